@@ -1,6 +1,7 @@
 """The reference against the definitions: finite differences, closed forms, hand-made sums."""
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,7 +54,7 @@ def network(sizes, hidden, output, seed=0):
     return SimpleNamespace(
         sizes=sizes,
         activations=[hidden] * (len(sizes) - 2) + [output],
-        weights=[rng.normal(size=s) / math.sqrt(s[0]) for s in zip(sizes, sizes[1:], strict=False)],
+        weights=[rng.normal(size=s) / math.sqrt(s[0]) for s in pairwise(sizes)],
         biases=[rng.normal(size=n) for n in sizes[1:]],
     )
 
@@ -183,8 +184,8 @@ def test_gradient_of_the_cost_is_the_finite_difference(loss, output, weighted):
     rng = np.random.default_rng(1)
     Z, w = rng.normal(size=(5, 3)), rng.uniform(0.5, 2, 5) if weighted else None
     Y = targets(output, Z.shape, rng)
-    J, dZ = reference.cost_and_gradient(loss, output, Z, Y, w)
-    assert isinstance(J, float)
+    found, dZ = reference.cost_and_gradient(loss, output, Z, Y, w)
+    assert isinstance(found, float)
     expected = central_difference(
         lambda z: reference.cost_and_gradient(loss, output, z, Y, w)[0], Z
     )
@@ -230,8 +231,8 @@ def test_perceptron_criterion(output, low):
     Z = np.array([[2.0], [-3.0], [0.5], [0.0]])
     Y = np.array([[1.0], [1.0], [low], [low]])
     gap = 1 - low
-    J, dZ = reference.cost_and_gradient("perceptron", output, Z, Y)
-    assert J == pytest.approx((0 + 3 * gap + 0.5 * gap + 0) / 4, rel=1e-15)
+    found, dZ = reference.cost_and_gradient("perceptron", output, Z, Y)
+    assert found == pytest.approx((0 + 3 * gap + 0.5 * gap + 0) / 4, rel=1e-15)
     np.testing.assert_array_equal(dZ, np.array([[0], [-gap], [gap], [gap]]) / 4)
     boundary, _ = reference.cost_and_gradient("perceptron", output, Z[3:], Y[3:])
     assert boundary == gap * tiny > 0
@@ -242,27 +243,27 @@ def test_perceptron_criterion(output, low):
 def test_log_loss_of_a_saturated_network_is_finite_and_exact(output, dtype):
     Z = np.array([[1000.0, 0.0], [-1000.0, 0.0]], dtype)
     Y = np.array([[0, 1], [0, 1]], dtype)
-    J, dZ = reference.cost_and_gradient("log_loss", output, Z, Y)
+    found, dZ = reference.cost_and_gradient("log_loss", output, Z, Y)
     extra = 2 * math.log(2) if output == "sigmoid" else 0  # of the outputs at z = 0
-    assert J == pytest.approx((1000 + extra) / 2, rel=1e-6)
+    assert found == pytest.approx((1000 + extra) / 2, rel=1e-6)
     assert np.isfinite(dZ).all() and dZ.dtype == dtype
 
 
 @pytest.mark.parametrize("output", ["exp", "softplus"])
 def test_poisson_keeps_its_lower_tail(output):
     Z, Y = np.array([[-700.0]]), np.array([[3.0]])
-    J, dZ = reference.cost_and_gradient("poisson", output, Z, Y)
-    assert J == pytest.approx(3 * math.log(3) - 3 + 3 * 700, rel=1e-14)
+    found, dZ = reference.cost_and_gradient("poisson", output, Z, Y)
+    assert found == pytest.approx(3 * math.log(3) - 3 + 3 * 700, rel=1e-14)
     assert dZ[0, 0] == pytest.approx(-3, rel=1e-14)
 
 
 def test_an_example_of_weight_zero_is_not_there():
     Z, Y = np.array([[1.0], [5.0]]), np.array([[0.0], [0.0]])
-    J, dZ = reference.cost_and_gradient("squared_error", "identity", Z, Y, np.array([2.0, 0.0]))
-    assert J == 0.5
+    found, dZ = reference.cost_and_gradient("squared_error", "identity", Z, Y, np.array([2.0, 0.0]))
+    assert found == 0.5
     np.testing.assert_array_equal(dZ, [[1], [0]])
-    J, dZ = reference.cost_and_gradient("squared_error", "identity", Z, Y, np.zeros(2))
-    assert J == 0
+    found, dZ = reference.cost_and_gradient("squared_error", "identity", Z, Y, np.zeros(2))
+    assert found == 0
     np.testing.assert_array_equal(dZ, 0)
 
 
@@ -302,8 +303,8 @@ def test_backpropagation_is_the_finite_difference(hidden, output):
 
     expected = central_difference(loss, start)
     set_flat(net, start)
-    J, gradient = reference.loss_and_gradient(net, X, y, sample_weight=w, l1=0.01, l2=0.1)
-    assert J == loss(start)
+    found, gradient = reference.loss_and_gradient(net, X, y, sample_weight=w, l1=0.01, l2=0.1)
+    assert found == loss(start)
     assert gradient.shape == start.shape
     scale = max(1, np.abs(expected).max())
     np.testing.assert_allclose(gradient, expected, atol=tolerances.FINITE_DIFFERENCE * scale)
@@ -323,9 +324,9 @@ def test_penalty_leaves_the_biases_out():
 def test_class_indices_are_one_hot_rows():
     net = network([3, 4], None, "softmax")
     X, y = np.random.default_rng(4).normal(size=(5, 3)), np.array([0, 3, 2, 2, 1])
-    J, g = reference.loss_and_gradient(net, X, y)
-    J2, g2 = reference.loss_and_gradient(net, X, np.eye(4)[y])
-    assert J == J2
+    found, g = reference.loss_and_gradient(net, X, y)
+    again, g2 = reference.loss_and_gradient(net, X, np.eye(4)[y])
+    assert found == again
     np.testing.assert_array_equal(g, g2)
 
 
@@ -400,7 +401,7 @@ def splitmix64(x):
 
 
 def kept(rate, seed, step, layer, row, column):
-    """The mask in Python's whole numbers, one entry at a time."""
+    """Compute the mask in Python's whole numbers, one entry at a time."""
     x = splitmix64(splitmix64(splitmix64(splitmix64(seed) ^ step) ^ layer) ^ row) % 2**32
     x ^= column * 0x9E3779B9 % 2**32
     x ^= x >> 16
