@@ -1,0 +1,188 @@
+# Costs J and their gradients dJ/dZ at the output layer, side by side.
+#
+# Design: one pass over a mini-batch's rows yields the cost of each example and, in the same registers,
+# its gradient with respect to the output's pre-activation z. Where output and cost match (identity and
+# squared error, sigmoid or softmax and log loss, exp and poisson, step or sign and the perceptron
+# criterion) that is a - y; elsewhere it is dJ/da * g'(z). Logarithms are taken of z, never of a, so
+# that a saturated output has a finite cost. The logarithm of softmax's totals is taken at the end of
+# the block, a vector of rows at a time.
+# Rejected: the cost from a (infinite at a = 0 or 1), one libm log a row (4 % of a small net's step).
+#
+# cost of an example = sum over outputs; the caller averages over examples.
+
+cdef enum Loss:
+    SQUARED_ERROR, LOG_LOSS, PERCEPTRON, ABSOLUTE_ERROR, HUBER, POISSON, QUANTILE
+
+LOSSES = {
+    "squared_error": SQUARED_ERROR, "log_loss": LOG_LOSS, "perceptron": PERCEPTRON,
+    "absolute_error": ABSOLUTE_ERROR, "huber": HUBER, "poisson": POISSON, "quantile": QUANTILE,
+}
+
+
+cdef inline vec sign_of(vec x) noexcept nogil:
+    """-1, 0 or 1; NaN stays NaN."""
+    cdef vec zero = splat(0)
+    return where_greater(x, zero, splat(1), where_greater(zero, x, splat(-1), x))
+
+
+cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a, vec y,
+                        vec *d) noexcept nogil:
+    """The cost of one output, and in d its derivative: dJ/da, or dJ/dz where `is_matched`."""
+    cdef vec r = a - y, zero = splat(0), size = absolute(r), delta
+    d[0] = r
+    if loss == LOG_LOSS:
+        return softplus(z) - z * y
+    elif loss == PERCEPTRON:
+        # An error on the boundary (z = 0) costs more than nothing: cost 0 means separated.
+        return size * maximum(absolute(z), splat(SMALLEST_NORMAL))
+    elif loss == ABSOLUTE_ERROR:
+        d[0] = sign_of(r)
+        return size
+    elif loss == HUBER:
+        delta = splat(parameter)
+        d[0] = clamp(r, -parameter, parameter)
+        return where_greater(size, delta, delta * (size - delta * <real>0.5), r * r * <real>0.5)
+    elif loss == QUANTILE:
+        d[0] = where_greater(zero, r, splat(-parameter), sign_of(r) * <real>(1 - parameter))
+        return maximum(r * <real>(1 - parameter), r * -parameter)
+    elif loss == POISSON:
+        # Half the Poisson deviance, y ln(y / a) - y + a; with the exponential output ln a = z.
+        if output != EXP:
+            d[0] = r / a
+            z = log_of(a)
+        return where_greater(y, zero, y * (log_of(y) - z), zero) + r
+    return r * r * <real>0.5
+
+
+cdef inline bint is_matched(int loss, int output) noexcept nogil:
+    """Whether dJ/dz = a - y."""
+    return (loss == LOG_LOSS or loss == PERCEPTRON
+            or (loss == SQUARED_ERROR and output == IDENTITY)
+            or (loss == POISSON and output == EXP))
+
+
+cdef inline void loss_rows(const int loss, real parameter, int output, real output_parameter,
+                           Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride, const real *z,
+                           const real *a, const real *y, real *d, real *cost) noexcept nogil:
+    cdef Py_ssize_t i, j
+    cdef vec total, slope, c
+    cdef bint matched = is_matched(loss, output)
+    for i in range(rows):
+        total = splat(0)
+        for j from 0 <= j < width by LANES:
+            c = loss_of(loss, parameter, output, load(z + j), load(a + j), load(y + j), &slope)
+            total = total + within(c, width, j, 0)
+            if not matched:
+                slope = slope * g_prime(output, output_parameter, load(z + j), load(a + j))
+            store(d + j, within(slope, width, j, 0))
+        cost[i] = sum_of(total)
+        z += stride
+        a += stride
+        y += stride
+        d += stride
+
+
+cdef inline void softmax_log_loss_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
+                                       const real *z, real *a, const real *y, real *d,
+                                       real *cost, real *totals, real *masses) noexcept nogil:
+    """J = sum_k y_k (max + ln total - z_k), dJ/dz = a sum(y) - y; a = softmax(z) on the way."""
+    cdef Py_ssize_t i, j
+    cdef vec linear, mass
+    cdef real largest
+    for i in range(rows):
+        totals[i] = softmax_row(width, z, a, &largest)
+        linear = splat(0)
+        mass = splat(0)
+        for j from 0 <= j < width by LANES:
+            linear = linear + within(load(y + j) * (splat(largest) - load(z + j)), width, j, 0)
+            mass = mass + within(load(y + j), width, j, 0)
+        cost[i] = sum_of(linear)
+        masses[i] = sum_of(mass)
+        for j from 0 <= j < width by LANES:
+            store(d + j, within(load(a + j) * masses[i] - load(y + j), width, j, 0))
+        z += stride
+        a += stride
+        y += stride
+        d += stride
+    for i from 0 <= i < rows by LANES:
+        store_first(cost + i, load_first(cost + i, rows - i)
+                    + load_first(masses + i, rows - i) * log_of(load_first(totals + i, rows - i)),
+                    min(LANES, rows - i))
+
+
+cdef inline void softmax_squared_error_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
+                                            const real *z, real *a, const real *y, real *d,
+                                            real *cost) noexcept nogil:
+    """dJ/dz = a (r - sum_k a_k r_k) with r = a - y: softmax's whole Jacobian."""
+    cdef Py_ssize_t i, j
+    cdef vec total, inner, r
+    cdef real largest, dot
+    for i in range(rows):
+        softmax_row(width, z, a, &largest)
+        total = splat(0)
+        inner = splat(0)
+        for j from 0 <= j < width by LANES:
+            r = within(load(a + j) - load(y + j), width, j, 0)
+            total = total + r * r * <real>0.5
+            inner = inner + r * load(a + j)
+            store(d + j, r)
+        cost[i] = sum_of(total)
+        dot = sum_of(inner)
+        for j from 0 <= j < width by LANES:
+            store(d + j, load(a + j) * (load(d + j) - dot))
+        z += stride
+        a += stride
+        y += stride
+        d += stride
+
+
+cdef void cost_and_slope(int loss, real parameter, int output, real output_parameter,
+                         Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
+                         const real *z,      # IN  (rows, stride) pre-activations of the output
+                         real *a,            # IN  (rows, stride) g(z); OUT for softmax
+                         const real *y,      # IN  (rows, stride) targets
+                         real *d,            # OUT (rows, stride) dJ_i/dz, 0 past the width
+                         real *cost,         # OUT (rows,) J_i
+                         real *totals,       # scratch (rows,)
+                         real *masses        # scratch (rows,)
+                         ) noexcept nogil:
+    """The cost J_i of each example and its gradient with respect to the output's Z."""
+    if output == SOFTMAX and loss == LOG_LOSS:
+        softmax_log_loss_rows(rows, width, stride, z, a, y, d, cost, totals, masses)
+    elif output == SOFTMAX:
+        softmax_squared_error_rows(rows, width, stride, z, a, y, d, cost)
+    elif loss == LOG_LOSS:
+        loss_rows(LOG_LOSS, parameter, output, output_parameter, rows, width, stride, z, a, y, d,
+                  cost)
+    elif loss == PERCEPTRON:
+        loss_rows(PERCEPTRON, parameter, output, output_parameter, rows, width, stride, z, a, y, d,
+                  cost)
+    elif loss == ABSOLUTE_ERROR:
+        loss_rows(ABSOLUTE_ERROR, parameter, output, output_parameter, rows, width, stride, z, a, y,
+                  d, cost)
+    elif loss == HUBER:
+        loss_rows(HUBER, parameter, output, output_parameter, rows, width, stride, z, a, y, d, cost)
+    elif loss == POISSON:
+        loss_rows(POISSON, parameter, output, output_parameter, rows, width, stride, z, a, y, d,
+                  cost)
+    elif loss == QUANTILE:
+        loss_rows(QUANTILE, parameter, output, output_parameter, rows, width, stride, z, a, y, d,
+                  cost)
+    else:
+        loss_rows(SQUARED_ERROR, parameter, output, output_parameter, rows, width, stride, z, a, y,
+                  d, cost)
+
+
+cdef inline void scale_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
+                            real *d,                  # IN, OUT (rows, stride)
+                            const double *weights,    # IN  (rows,) or NULL for ones
+                            double factor) noexcept nogil:
+    """d_i = d_i * weight_i * factor: from the cost of an example to the mean over examples."""
+    cdef Py_ssize_t i, j
+    cdef real scale = <real>factor
+    for i in range(rows):
+        if weights != NULL:
+            scale = <real>(weights[i] * factor)
+        for j from 0 <= j < width by LANES:
+            store(d + j, load(d + j) * scale)
+        d += stride

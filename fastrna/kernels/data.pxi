@@ -1,0 +1,140 @@
+# The examples as the engine reads them: where they lie, of what type, and how a row becomes numbers.
+#
+# Design: a mini-batch's rows are gathered, converted and scaled in one pass into the engine's input
+# block, straight from the user's array: no copy of X is ever made, whatever its type or strides, and
+# a memmap is read a mini-batch at a time. The ones column that follows the inputs makes the bias one
+# more row of weights: its gradient falls out of A^T dZ.
+# Rejected: products that read X through row pointers (no conversion, no scaling; the gather is 5 % of
+# the widest net's step).
+
+cdef enum Source:
+    FLOAT32, FLOAT64, UINT8, INT8, UINT16, INT16, UINT32, INT32, UINT64, INT64
+
+SOURCES = {
+    "float32": FLOAT32, "float64": FLOAT64, "bool": UINT8, "uint8": UINT8, "int8": INT8,
+    "uint16": UINT16, "int16": INT16, "uint32": UINT32, "int32": INT32, "uint64": UINT64,
+    "int64": INT64,
+}
+
+ctypedef fused source:
+    float
+    double
+    unsigned char
+    signed char
+    unsigned short
+    short
+    unsigned int
+    int
+    unsigned long long
+    long long
+
+
+cdef inline void convert_row(const source *x, Py_ssize_t step, Py_ssize_t width,
+                             const double *shift, const double *scale, real *a) noexcept nogil:
+    """a_j = (x_j - shift_j) scale_j, or x_j where there is no scaling."""
+    cdef Py_ssize_t j
+    if scale != NULL:
+        for j in range(width):
+            a[j] = <real>((<double>x[j * step] - shift[j]) * scale[j])
+    elif step == 1:
+        for j in range(width):
+            a[j] = <real>x[j]
+    else:
+        for j in range(width):
+            a[j] = <real>x[j * step]
+
+
+cdef class Data:
+    """Examples, targets and weights, checked by the caller; holds references, copies nothing.
+
+    X : (m, n_x) array of a type in SOURCES with aligned items, or None where `csr` is given.
+    y : (m, n_y) C-ordered array of the network's type, (m,) int64 classes, or None.
+    sample_weight : (m,) C-ordered float64, or None.
+    shift, scale : (n_x,) float64 of the network's scaler, or None.
+    csr : (indptr int64, indices int32, values of the network's type), or None.
+    """
+
+    cdef readonly Py_ssize_t m, n_x, n_y
+    cdef readonly double total_weight
+    cdef object owners
+    cdef const char *x
+    cdef Py_ssize_t row_bytes, step
+    cdef int kind
+    cdef const double *shift
+    cdef const double *scale
+    cdef bint sparse
+    cdef const long long *indptr
+    cdef const int *indices
+    cdef const real *values
+    cdef const real *y
+    cdef const long long *classes
+    cdef const double *weights
+
+    def __init__(self, m, n_x, n_y, X, y=None, sample_weight=None, shift=None, scale=None,
+                 csr=None):
+        cdef Py_ssize_t i
+        self.owners = (X, y, sample_weight, shift, scale, csr)
+        self.m, self.n_x, self.n_y = m, n_x, n_y
+        self.sparse = csr is not None
+        if csr is not None:
+            self.indptr = <const long long *>cnp.PyArray_DATA(csr[0])
+            self.indices = <const int *>cnp.PyArray_DATA(csr[1])
+            self.values = <const real *>cnp.PyArray_DATA(csr[2])
+        else:
+            self.kind = SOURCES[X.dtype.name]
+            self.x = <const char *>cnp.PyArray_DATA(X)
+            self.row_bytes = cnp.PyArray_STRIDE(X, 0)
+            self.step = cnp.PyArray_STRIDE(X, 1) // cnp.PyArray_ITEMSIZE(X)
+        if y is not None:
+            if cnp.PyArray_NDIM(y) == 1:
+                self.classes = <const long long *>cnp.PyArray_DATA(y)
+            else:
+                self.y = <const real *>cnp.PyArray_DATA(y)
+        if shift is not None:
+            self.shift = <const double *>cnp.PyArray_DATA(shift)
+            self.scale = <const double *>cnp.PyArray_DATA(scale)
+        self.total_weight = m
+        if sample_weight is not None:
+            self.weights = <const double *>cnp.PyArray_DATA(sample_weight)
+            self.total_weight = 0
+            for i in range(self.m):
+                self.total_weight += self.weights[i]
+
+    cdef void gather_row(self, Py_ssize_t i, real *a) noexcept nogil:
+        """Row i of X into a (n_x + 1,), followed by the 1 that multiplies the bias."""
+        cdef const char *x = self.x + i * self.row_bytes
+        cdef Py_ssize_t n = self.n_x
+        if self.kind == (FLOAT32 if sizeof(real) == 4 else FLOAT64) and (
+                self.step == 1 and self.scale == NULL):
+            memcpy(a, x, n * sizeof(real))
+        elif self.kind == FLOAT32:
+            convert_row(<const float *>x, self.step, n, self.shift, self.scale, a)
+        elif self.kind == FLOAT64:
+            convert_row(<const double *>x, self.step, n, self.shift, self.scale, a)
+        elif self.kind == UINT8:
+            convert_row(<const unsigned char *>x, self.step, n, self.shift, self.scale, a)
+        elif self.kind == INT8:
+            convert_row(<const signed char *>x, self.step, n, self.shift, self.scale, a)
+        elif self.kind == UINT16:
+            convert_row(<const unsigned short *>x, self.step, n, self.shift, self.scale, a)
+        elif self.kind == INT16:
+            convert_row(<const short *>x, self.step, n, self.shift, self.scale, a)
+        elif self.kind == UINT32:
+            convert_row(<const unsigned int *>x, self.step, n, self.shift, self.scale, a)
+        elif self.kind == INT32:
+            convert_row(<const int *>x, self.step, n, self.shift, self.scale, a)
+        elif self.kind == UINT64:
+            convert_row(<const unsigned long long *>x, self.step, n, self.shift, self.scale, a)
+        else:
+            convert_row(<const long long *>x, self.step, n, self.shift, self.scale, a)
+        a[n] = 1
+
+    cdef void gather_target(self, Py_ssize_t i, real *t) noexcept nogil:
+        """Row i of y into t (n_y,): a copy, or the one-hot row of its class."""
+        cdef Py_ssize_t k
+        if self.classes != NULL:
+            for k in range(self.n_y):
+                t[k] = 0
+            t[self.classes[i]] = 1
+        else:
+            memcpy(t, self.y + i * self.n_y, self.n_y * sizeof(real))

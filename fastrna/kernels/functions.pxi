@@ -1,0 +1,135 @@
+# Elementary functions of one vector: exp, expm1, log, log1p.
+#
+# Design: straight-line code (reduce the argument, a polynomial, scale back), so that a loop over
+# vectors keeps the FMA units busy; a branch an element made a tanh net three times slower. One body
+# serves float32 and float64: only the number of terms differs, and the compiler unrolls it away.
+# Coefficients are the series' own (1/k!, 2/(2k+1)): one term longer than a minimax fit, and nothing
+# to look up. Error bounds are tested over the whole range: see tests/tolerances.py.
+# Rejected: libm per element (scalar), tables (gathers), fitted constants (a term less, unreadable).
+
+cdef extern from "simd.h" nogil:
+    ctypedef real vec
+    enum: LANES
+    enum: MR
+    enum: NV
+    enum: CACHE_LINE
+    vec splat(real x)
+    vec load(const real *p)
+    void store(real *p, vec v)
+    vec load_first(const real *p, Py_ssize_t n)
+    void store_first(real *p, vec v, Py_ssize_t n)
+    vec where_greater(vec x, vec y, vec a, vec b)
+    vec absolute(vec x)
+    vec with_sign_of(vec magnitude, vec x)
+    vec square_root(vec x)
+    vec nearest(vec x)
+    vec power_of_two(vec n)
+    vec exponent(vec x)
+    vec mantissa(vec x)
+    real sum_of(vec v)
+    real largest_of(vec v)
+    vec interleave_low(vec a, vec b)
+    vec interleave_high(vec a, vec b)
+    void prefetch(const void *p)
+
+cdef extern from *:
+    """
+    /* 1/k! from k = 0, and 2/(2k+1) from k = 0. */
+    static const number INVERSE_FACTORIAL[] = {
+        1.0, 1.0, 1.0/2, 1.0/6, 1.0/24, 1.0/120, 1.0/720, 1.0/5040, 1.0/40320, 1.0/362880,
+        1.0/3628800, 1.0/39916800, 1.0/479001600, 1.0/6227020800.0};
+    static const number ATANH_SERIES[] = {
+        2.0, 2.0/3, 2.0/5, 2.0/7, 2.0/9, 2.0/11, 2.0/13, 2.0/15, 2.0/17, 2.0/19, 2.0/21};
+    #if FASTRNA_BITS == 32
+    enum { EXP_TERMS = 7, LOG_TERMS = 5 };
+    #define LN2_HIGH 0.693359375f
+    #define LN2_LOW -2.12194440054690583e-4f
+    #define EXP_LARGEST 89.0f     /* e^89 overflows */
+    #define EXP_SMALLEST -104.0f  /* e^-104 underflows to 0 */
+    #define SMALLEST_NORMAL 1.17549435e-38f
+    #else
+    enum { EXP_TERMS = 13, LOG_TERMS = 10 };
+    #define LN2_HIGH 6.93147180369123816490e-01
+    #define LN2_LOW 1.90821492927058770002e-10
+    #define EXP_LARGEST 710.0
+    #define EXP_SMALLEST -746.0
+    #define SMALLEST_NORMAL 2.2250738585072014e-308
+    #endif
+    #define LOG2_E ((number)1.44269504088896340736)
+    #define SQUARE_ROOT_OF_2 ((number)1.41421356237309504880)
+    """
+    const real INVERSE_FACTORIAL[14]
+    const real ATANH_SERIES[11]
+    enum: EXP_TERMS
+    enum: LOG_TERMS
+    const real LN2_HIGH, LN2_LOW, EXP_LARGEST, EXP_SMALLEST, SMALLEST_NORMAL
+    const real LOG2_E, SQUARE_ROOT_OF_2
+
+
+cdef inline vec maximum(vec x, vec y) noexcept nogil:
+    """The larger of two; the second if either is NaN."""
+    return where_greater(x, y, x, y)
+
+
+cdef inline vec clamp(vec x, real lowest, real highest) noexcept nogil:
+    """x kept within [lowest, highest]; NaN stays NaN."""
+    cdef vec low = splat(lowest), high = splat(highest)
+    return where_greater(low, x, low, where_greater(x, high, high, x))
+
+
+cdef inline vec expm1_reduced(vec x, vec *n) noexcept nogil:
+    """e^r - 1, where x = n ln 2 + r and |r| <= ln(2)/2."""
+    cdef vec r, p
+    cdef int k
+    n[0] = nearest(x * LOG2_E)
+    r = (x - n[0] * LN2_HIGH) - n[0] * LN2_LOW
+    p = splat(INVERSE_FACTORIAL[EXP_TERMS])
+    for k in range(EXP_TERMS - 1, 1, -1):
+        p = p * r + INVERSE_FACTORIAL[k]
+    return r + r * r * p
+
+
+cdef inline vec exp_of(vec x) noexcept nogil:
+    """e^x = (1 + (e^r - 1)) 2^n, in two powers so that subnormal results round once."""
+    cdef vec n, half, p
+    p = expm1_reduced(clamp(x, EXP_SMALLEST, EXP_LARGEST), &n) + 1
+    half = nearest(n * <real>0.5)
+    return p * power_of_two(half) * power_of_two(n - half)
+
+
+cdef inline vec expm1_of_negative(vec x) noexcept nogil:
+    """e^x - 1 = 2^n (e^r - 1) + (2^n - 1) for x <= 0; below -40 it is -1 in either precision."""
+    cdef vec n, p, power
+    p = expm1_reduced(clamp(x, -40, 0), &n)
+    power = power_of_two(n)
+    return power * p + (power - 1)
+
+
+cdef inline vec log1p_reduced(vec f) noexcept nogil:
+    """ln(1 + f) = f - s (f - R) with s = f / (2 + f), R = 2/3 s^2 + 2/5 s^4 + ..., for
+    sqrt(1/2) <= 1 + f <= sqrt(2)."""
+    cdef vec s = f / (f + 2), s2 = s * s, R
+    cdef int k
+    R = splat(ATANH_SERIES[LOG_TERMS])
+    for k in range(LOG_TERMS - 1, 0, -1):
+        R = R * s2 + ATANH_SERIES[k]
+    return f - s * (f - s2 * R)
+
+
+cdef inline vec log1p_of(vec u) noexcept nogil:
+    """ln(1 + u) for 0 <= u <= 1: above sqrt(2) - 1, ln 2 + ln(1 + (u - 1)/2)."""
+    cdef vec limit = splat(SQUARE_ROOT_OF_2 - 1), zero = splat(0)
+    cdef vec f = where_greater(u, limit, (u - 1) * <real>0.5, u)
+    cdef vec high = where_greater(u, limit, splat(LN2_HIGH), zero)
+    cdef vec low = where_greater(u, limit, splat(LN2_LOW), zero)
+    return high + (low + log1p_reduced(f))
+
+
+cdef inline vec log_of(vec x) noexcept nogil:
+    """ln x = e ln 2 + ln m for x = m 2^e >= 0; below the normal numbers, ln of the smallest one."""
+    cdef vec normal = where_greater(splat(SMALLEST_NORMAL), x, splat(SMALLEST_NORMAL), x)
+    cdef vec e = exponent(normal), m = mantissa(normal), root = splat(SQUARE_ROOT_OF_2)
+    cdef vec one = splat(1), zero = splat(0)
+    e = e + where_greater(m, root, one, zero)
+    m = where_greater(m, root, m * <real>0.5, m)
+    return e * LN2_HIGH + (e * LN2_LOW + log1p_reduced(m - 1))

@@ -1,0 +1,267 @@
+# Each kernel as a function of NumPy arrays, under the name and signature of its twin in
+# fastrna/reference.py: for tests, lessons and curiosity. Arguments are trusted to be of this module's
+# type and of matching shapes; strided and read-only ones are copied into whole vectors.
+
+DTYPE = np.dtype(np.float32 if sizeof(real) == 4 else np.float64)
+VECTOR_LANES = LANES
+
+
+cdef inline real *numbers(cnp.ndarray array) noexcept:
+    return <real *>cnp.PyArray_DATA(array)
+
+
+cdef tuple named(specification, defaults):
+    """A (name, parameter) pair from a name or a pair."""
+    if isinstance(specification, str):
+        return specification, defaults.get(specification, 0.0)
+    return specification
+
+
+DEFAULT_PARAMETERS = {"leaky_relu": 0.1, "elu": 1.0, "huber": 1.0, "quantile": 0.5}
+
+
+cdef cnp.ndarray block_of(matrix, Py_ssize_t spare=0):
+    """A fresh copy of a matrix in rows of whole vectors, at least `spare` zeros after each."""
+    matrix = np.asarray(matrix)
+    rows, width = matrix.shape
+    block = np.zeros((rows + 1, vectors_of(width + spare) * LANES), DTYPE)
+    block[:rows, :width] = matrix
+    return block
+
+
+def activation(activation, Z):
+    """A = g(Z), of Z's shape; softmax runs along the last axis."""
+    cdef cnp.ndarray a
+    cdef Py_ssize_t i, stride
+    cdef real largest
+    name, parameter = named(activation, DEFAULT_PARAMETERS)
+    Z = np.asarray(Z)
+    matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
+    a = block_of(matrix)
+    rows, stride = len(matrix), a.shape[1]
+    if name == "softmax":
+        for i in range(rows):
+            softmax_row(matrix.shape[1], numbers(a) + i * stride, numbers(a) + i * stride,
+                        &largest)
+    else:
+        activate(ACTIVATIONS[name], parameter, rows, stride // LANES, stride, numbers(a),
+                 numbers(a))
+    return np.ascontiguousarray(a[:rows, :matrix.shape[1]]).reshape(Z.shape)
+
+
+def activation_derivative(activation, Z):
+    """g'(Z), of Z's shape; softmax, whose outputs are coupled, has none elementwise."""
+    cdef cnp.ndarray z, a, d
+    name, parameter = named(activation, DEFAULT_PARAMETERS)
+    if name == "softmax":
+        raise ValueError("activation 'softmax' has no elementwise derivative: its outputs are "
+                         "coupled; expected one of the other activations")
+    Z = np.asarray(Z)
+    matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
+    z, d = block_of(matrix), block_of(np.ones(matrix.shape, DTYPE))
+    a = z.copy()
+    rows, stride = len(matrix), z.shape[1]
+    activate(ACTIVATIONS[name], parameter, rows, stride // LANES, stride, numbers(z), numbers(a))
+    differentiate(ACTIVATIONS[name], parameter, rows, stride // LANES, stride, numbers(z),
+                  numbers(a), numbers(d))
+    return np.ascontiguousarray(d[:rows, :matrix.shape[1]]).reshape(Z.shape)
+
+
+def layer_forward(A, W, b, activation="identity"):
+    """g(A W + b): (m, n_in), (n_in, n_out), (n_out,) -> (m, n_out)."""
+    cdef cnp.ndarray inputs = block_of(A), weights = block_of(np.vstack([W, b])), z
+    m, n_in = A.shape
+    n_out = len(b)
+    z = np.zeros((m, weights.shape[1]), DTYPE)
+    product(m, weights.shape[1] // LANES, n_in, numbers(inputs), inputs.shape[1], 1,
+            numbers(weights), weights.shape[1], True, numbers(z), z.shape[1])
+    return globals()["activation"](activation, z[:, :n_out])
+
+
+def weight_gradient(A, dZ):
+    """(A^T dZ, sum of dZ over examples): (m, n_in), (m, n_out) -> (n_in, n_out), (n_out,)."""
+    cdef cnp.ndarray inputs = block_of(A, 1), slopes = block_of(dZ), gradient
+    m, n_in = A.shape
+    n_out = dZ.shape[1]
+    inputs[:m, n_in] = 1
+    gradient = np.zeros((n_in + 1, slopes.shape[1]), DTYPE)
+    product(n_in + 1, slopes.shape[1] // LANES, m, numbers(inputs), 1, inputs.shape[1],
+            numbers(slopes), slopes.shape[1], False, numbers(gradient), gradient.shape[1])
+    return (np.ascontiguousarray(gradient[:n_in, :n_out]),
+            np.ascontiguousarray(gradient[n_in, :n_out]))
+
+
+def input_gradient(dZ, W, Z=None, activation="identity"):
+    """(dZ W^T) g'(Z), or dZ W^T where Z is None: (m, n_out), (n_in, n_out) -> (m, n_in)."""
+    cdef cnp.ndarray slopes = block_of(dZ), flat = np.ascontiguousarray(W), packed, across, d, z, a
+    n_in, n_out = W.shape
+    m = len(dZ)
+    in_vectors = vectors_of(n_in)
+    packed = np.zeros(n_in * vectors_of(n_out) * LANES, DTYPE)
+    across = np.zeros(n_out * in_vectors * LANES, DTYPE)
+    d = np.zeros((m, in_vectors * LANES), DTYPE)
+    pack(n_in, n_out, numbers(flat), numbers(packed))
+    transpose_rows(0, n_in, n_in, n_out, n_in, numbers(packed), numbers(across))
+    product(m, in_vectors, n_out, numbers(slopes), slopes.shape[1], 1, numbers(across), 0, False,
+            numbers(d), d.shape[1])
+    if Z is not None:
+        name, parameter = named(activation, DEFAULT_PARAMETERS)
+        z = block_of(Z)
+        a = z.copy()
+        activate(ACTIVATIONS[name], parameter, m, in_vectors, z.shape[1], numbers(z), numbers(a))
+        differentiate(ACTIVATIONS[name], parameter, m, in_vectors, z.shape[1], numbers(z),
+                      numbers(a), numbers(d))
+    return np.ascontiguousarray(d[:, :n_in])
+
+
+def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
+    """(J, dJ/dZ) of the output layer: the weighted mean over examples of the summed costs."""
+    cdef cnp.ndarray z = block_of(Z), y = block_of(Y), a = z.copy(), d = np.zeros_like(z)
+    cdef cnp.ndarray costs, totals, masses, weights
+    name, parameter = named(loss, DEFAULT_PARAMETERS)
+    output_name, output_parameter = named(output, DEFAULT_PARAMETERS)
+    m, width = Z.shape
+    costs, totals, masses = (np.zeros(m + LANES, DTYPE) for _ in range(3))
+    weights = np.ones(m) if sample_weight is None else np.array(sample_weight, np.float64)
+    if output_name != "softmax":
+        activate(ACTIVATIONS[output_name], output_parameter, m, z.shape[1] // LANES, z.shape[1],
+                 numbers(z), numbers(a))
+    cost_and_slope(LOSSES[name], parameter, ACTIVATIONS[output_name], output_parameter, m, width,
+                   z.shape[1], numbers(z), numbers(a), numbers(y), numbers(d), numbers(costs),
+                   numbers(totals), numbers(masses))
+    scale_rows(m, width, z.shape[1], numbers(d), <double *>cnp.PyArray_DATA(weights),
+               1 / weights.sum())
+    J = float(np.dot(costs[:m].astype(np.float64), weights) / weights.sum())
+    return J, np.ascontiguousarray(d[:m, :width])
+
+
+cdef void update_array(Update u, w, v, s, g):
+    """One update of contiguous arrays in place; what is left of whole vectors passes by copies."""
+    cdef cnp.ndarray wa = w.reshape(-1), ga = np.ascontiguousarray(g).reshape(-1)
+    cdef cnp.ndarray va = wa if v is None else v.reshape(-1)
+    cdef cnp.ndarray sa = wa if s is None else s.reshape(-1)
+    cdef Py_ssize_t whole = len(wa) // LANES * LANES, rest = len(wa) - whole, i
+    cdef real one = 1
+    cdef real ends[4][LANES]
+    if whole > 0:
+        update(&u, False, 1, whole, &one, 0, numbers(ga), 0, numbers(wa), numbers(va),
+               numbers(sa), NULL)
+    for i in range(rest):
+        ends[0][i], ends[1][i] = numbers(ga)[whole + i], numbers(wa)[whole + i]
+        ends[2][i], ends[3][i] = numbers(va)[whole + i], numbers(sa)[whole + i]
+    for i in range(rest, LANES):
+        ends[0][i] = ends[1][i] = ends[2][i] = ends[3][i] = 0
+    if rest > 0:
+        update(&u, False, 1, LANES, &one, 0, ends[0], 0, ends[1], ends[2], ends[3], NULL)
+    for i in range(rest):
+        if s is not None:
+            numbers(sa)[whole + i] = ends[3][i]
+        if v is not None:
+            numbers(va)[whole + i] = ends[2][i]
+        numbers(wa)[whole + i] = ends[1][i]
+
+
+def sgd_update(w, g, double learning_rate):
+    """w = w - alpha g, in place."""
+    cdef Update u
+    u.optimizer, u.learning_rate = SGD, <real>learning_rate
+    update_array(u, w, None, None, g)
+
+
+def momentum_update(w, v, g, double learning_rate, double momentum):
+    """v = beta v - alpha g, w = w + v, in place."""
+    cdef Update u
+    u.optimizer, u.learning_rate, u.momentum = MOMENTUM, <real>learning_rate, <real>momentum
+    update_array(u, w, v, None, g)
+
+
+def nesterov_update(w, v, g, double learning_rate, double momentum):
+    """v = beta v - alpha g, w = w + beta v - alpha g, in place."""
+    cdef Update u
+    u.optimizer, u.learning_rate, u.momentum = NESTEROV, <real>learning_rate, <real>momentum
+    update_array(u, w, v, None, g)
+
+
+def adam_update(w, m, v, g, double learning_rate, double beta_1, double beta_2, double epsilon, t):
+    """Adam's step number t (from 1), in place: m and v are the moments."""
+    cdef Update u
+    u.optimizer = ADAM
+    u.learning_rate = adam_rate(learning_rate, beta_1, beta_2, t)
+    u.momentum, u.beta_2, u.epsilon = <real>beta_1, <real>beta_2, <real>epsilon
+    update_array(u, w, m, v, g)
+
+
+def dropout(A, double rate, seed, step, layer, first_row=0):
+    """A with entries dropped at `rate` and the others divided by 1 - rate."""
+    cdef cnp.ndarray a = np.ascontiguousarray(A), h = np.empty_like(a)
+    cdef Py_ssize_t i, width = a.shape[1]
+    for i in range(len(a)):
+        drop_row(width, dropout_base(seed, step, layer, first_row + i),
+                 <unsigned int>(rate * 4294967296.0), <real>(1 / (1 - rate)),
+                 numbers(a) + i * width, numbers(h) + i * width)
+    return h
+
+
+def permutation(generator, m):
+    """Generator.permutation(m), by the engine's own shuffle."""
+    cdef cnp.ndarray order = np.empty(m, np.int64)
+    shuffle(<bitgen_t *>PyCapsule_GetPointer(generator.bit_generator.capsule, "BitGenerator"), m,
+            <long long *>cnp.PyArray_DATA(order))
+    return order
+
+
+def first_nonfinite(array):
+    """Place of the first NaN or infinity of a contiguous array of this type; -1 if there is none."""
+    cdef cnp.ndarray x = array
+    cdef Py_ssize_t i, block, count = x.size
+    cdef const real *p = numbers(x)
+    with nogil:
+        for block in range(0, count, 1024):
+            if not all_finite(min(1024, count - block), p + block):
+                for i in range(block, min(block + 1024, count)):
+                    if not isfinite(p[i]):
+                        with gil:
+                            return i
+    return -1
+
+
+cdef double peak_loop(Py_ssize_t rounds) noexcept nogil:
+    """rounds x MR x NV independent chains of one multiply-add, all in registers."""
+    cdef vec sums[MR][NV]
+    cdef vec x = splat(<real>0.999), y = splat(<real>0.001)
+    cdef Py_ssize_t r
+    cdef int i, j
+    for i in range(MR):
+        for j in range(NV):
+            sums[i][j] = splat(<real>(i + j))
+    for r in range(rounds):
+        for i in range(MR):
+            for j in range(NV):
+                sums[i][j] = sums[i][j] * x + y
+    for i in range(MR):
+        for j in range(NV):
+            y = y + sums[i][j]
+    return sum_of(y)
+
+
+def fma_peak(double seconds=0.05, int n_threads=1):
+    """The machine's floating-point peak in operations a second: multiply-adds on registers alone.
+
+    The best of several short runs on n_threads threads at once, over about `seconds` in all.
+    """
+    cdef Py_ssize_t rounds = 20000
+    cdef double start, end, best = 0, used = 0, took, total = 0
+    cdef int i
+    while used < seconds:
+        with nogil:
+            start = seconds_now()
+            if n_threads == 1:
+                total += peak_loop(rounds)
+            else:
+                with parallel(num_threads=n_threads):
+                    peak_loop(rounds)
+            end = seconds_now()
+        took = end - start
+        used += took
+        best = max(best, 2.0 * MR * NV * LANES * rounds * n_threads / took)
+    return best

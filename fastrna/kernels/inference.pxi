@@ -1,0 +1,194 @@
+# Prediction: one row with the least latency, many rows with the most throughput.
+#
+# Design: a row is pushed through the flat parameters as they stand, with scratch on the stack, so that
+# a change of the parameters needs no bookkeeping and threads share nothing. Whole vectors are loaded
+# past the end of a row of W: the lanes beyond n_out carry the next row's numbers and are never looked
+# at (the network allocates its parameters with a vector to spare). Many rows are worth packing the
+# weights first; then blocks of rows pass through all layers, shared among the threads.
+# Both take the same tiles in the same order, so a row's prediction does not depend on its company.
+
+cdef enum:
+    STACK_NUMBERS = 4096    # three of these are scratch enough for one row of most nets
+    BLOCK_ROWS = 96         # rows that pass through the layers together
+    PACKING_ROWS = 24       # from here on packing the weights pays
+
+
+@cython.final
+cdef class Predictor:
+    """The forward pass over a network's own flat parameters.
+
+    Parameters
+    ----------
+    sizes, activations : as for Engine
+    parameters : ndarray, flat, of the network's type, followed by a vector's worth of spare numbers.
+    """
+
+    cdef object parameters
+    cdef const real *flat
+    cdef Layer *layers
+    cdef Py_ssize_t n_layers, n_x, n_y, widest, input_stride
+
+    def __cinit__(self, sizes, *args):
+        self.n_layers = len(sizes) - 1
+        self.layers = <Layer *>PyMem_RawCalloc(self.n_layers, sizeof(Layer))
+        if self.layers == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.layers)
+
+    def __init__(self, sizes, activations, parameters):
+        cdef Py_ssize_t l, offset = 0
+        cdef Layer *layer
+        self.parameters = parameters
+        self.flat = <const real *>cnp.PyArray_DATA(parameters)
+        self.n_x, self.n_y = sizes[0], sizes[self.n_layers]
+        self.widest = block_stride(max(sizes[1:]))
+        self.input_stride = block_stride(self.n_x)
+        for l in range(self.n_layers):
+            layer = &self.layers[l]
+            layer.n_in, layer.n_out = sizes[l], sizes[l + 1]
+            layer.rows = layer.n_in + 1
+            layer.vectors = vectors_of(layer.n_out)
+            layer.size = layer.rows * layer.vectors * LANES
+            layer.offset = offset
+            layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
+            offset += layer.rows * layer.n_out
+
+    cdef const real *through(self, Py_ssize_t rows, const real *a, Py_ssize_t stride,
+                             const real *packed, real *one, real *other) noexcept nogil:
+        """All layers over rows of A; returns the block, rows `widest` apart, of the outputs.
+
+        Where a is NULL, `one` already holds the first layer's pre-activations.
+        """
+        cdef Py_ssize_t l, s
+        cdef Layer *layer
+        cdef real largest
+        cdef real *z = one
+        for l in range(self.n_layers):
+            layer = &self.layers[l]
+            if a != NULL and packed == NULL:
+                product(rows, layer.vectors, layer.n_in, a, stride, 1, self.flat + layer.offset,
+                        layer.n_out, True, z, self.widest)
+            elif a != NULL:
+                product(rows, layer.vectors, layer.n_in, a, stride, 1, packed, 0, True, z,
+                        self.widest)
+            if packed != NULL:
+                packed += layer.size
+            if layer.activation == SOFTMAX:
+                for s in range(rows):
+                    softmax_row(layer.n_out, z + s * self.widest, z + s * self.widest, &largest)
+            else:
+                activate(layer.activation, layer.parameter, rows, layer.vectors, self.widest, z, z)
+            a = z
+            stride = self.widest
+            z = other if z == one else one
+        return a
+
+    def predict_one(self, x, out=None, shift=None, scale=None):
+        """One row (n_x,) -> (n_y,); None where x or out is not as the fast path needs it."""
+        cdef real stack[3 * STACK_NUMBERS]
+        cdef real *scratch = stack
+        cdef const real *a
+        cdef const real *row
+        cdef Py_ssize_t j
+        cdef int kind = cnp.NPY_FLOAT32 if sizeof(real) == 4 else cnp.NPY_FLOAT64
+        cdef cnp.npy_intp shape
+        if not (cnp.PyArray_Check(x) and cnp.PyArray_TYPE(x) == kind and cnp.PyArray_NDIM(x) == 1
+                and cnp.PyArray_DIM(x, 0) == self.n_x and cnp.PyArray_ISCARRAY_RO(x)):
+            return None
+        if out is None:
+            shape = self.n_y
+            out = cnp.PyArray_EMPTY(1, &shape, kind, 0)
+        elif not (cnp.PyArray_Check(out) and cnp.PyArray_TYPE(out) == kind
+                  and cnp.PyArray_NDIM(out) == 1 and cnp.PyArray_DIM(out, 0) == self.n_y
+                  and cnp.PyArray_ISCARRAY(out)):
+            return None
+        row = <const real *>cnp.PyArray_DATA(x)
+        if not all_finite(self.n_x, row):
+            return None
+        if 2 * self.widest + self.n_x > 3 * STACK_NUMBERS:
+            scratch = <real *>PyMem_RawCalloc(2 * self.widest + self.n_x, sizeof(real))
+            if scratch == NULL:
+                raise MemoryError
+        if scale is not None:
+            convert_row(row, 1, self.n_x, <const double *>cnp.PyArray_DATA(shift),
+                        <const double *>cnp.PyArray_DATA(scale), scratch + 2 * self.widest)
+            row = scratch + 2 * self.widest
+        a = self.through(1, row, self.n_x, NULL, scratch, scratch + self.widest)
+        memcpy(<real *>cnp.PyArray_DATA(out), a, self.n_y * sizeof(real))
+        if scratch != stack:
+            PyMem_RawFree(scratch)
+        return out
+
+    cdef void block(self, Data data, Py_ssize_t first, Py_ssize_t rows, const real *packed,
+                    real *scratch, real *out) noexcept nogil:
+        cdef Py_ssize_t s
+        cdef real *input = scratch + 2 * BLOCK_ROWS * self.widest
+        cdef const real *a
+        for s in range(rows):
+            if data.sparse:
+                self.sparse_row(data, first + s, scratch + s * self.widest)
+            else:
+                data.gather_row(first + s, input + s * self.input_stride)
+        a = self.through(rows, NULL if data.sparse else input, self.input_stride, packed, scratch,
+                         scratch + BLOCK_ROWS * self.widest)
+        for s in range(rows):
+            memcpy(out + (first + s) * self.n_y, a + s * self.widest, self.n_y * sizeof(real))
+
+    cdef void sparse_row(self, Data data, Py_ssize_t i, real *z) noexcept nogil:
+        """z = x W_1 + b_1 of a CSR row."""
+        cdef Layer *layer = &self.layers[0]
+        cdef const real *w = self.flat + layer.n_in * layer.n_out
+        cdef Py_ssize_t j, t
+        for j from 0 <= j < layer.n_out by LANES:
+            store(z + j, load(w + j))
+        for t in range(data.indptr[i], data.indptr[i + 1]):
+            w = self.flat + data.indices[t] * layer.n_out
+            for j from 0 <= j < layer.n_out by LANES:
+                store(z + j, load(z + j) + load(w + j) * data.values[t])
+
+    cdef void team(self, Data data, const real *packed, real *scratch, real *out,
+                   Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+        cdef Parts blocks = parts_of(data.m, BLOCK_ROWS)
+        cdef Py_ssize_t b, rows, first = 0
+        for b in range(blocks.number):
+            rows = blocks.size + (b < blocks.larger)
+            if b % team == rank:
+                self.block(data, first, rows, packed,
+                           scratch + rank * self.scratch_numbers(data), out)
+            first += rows
+
+    cdef Py_ssize_t scratch_numbers(self, Data data) noexcept nogil:
+        """Numbers of scratch a thread needs: two blocks to pass between, one of inputs."""
+        return BLOCK_ROWS * (2 * self.widest + (0 if data.sparse else self.input_stride))
+
+    def predict(self, Data data not None, cnp.ndarray out not None, int n_threads=1):
+        """All rows of `data` into `out` (m, n_y), C-ordered and of the network's type."""
+        cdef Py_ssize_t l, numbers = n_threads * self.scratch_numbers(data) + LANES
+        cdef Py_ssize_t weights = 0
+        cdef real *scratch
+        cdef real *packed = NULL
+        cdef real *target = <real *>cnp.PyArray_DATA(out)
+        cdef Layer *layer
+        if data.m >= PACKING_ROWS:
+            for l in range(self.n_layers):
+                weights += self.layers[l].size
+        memory = np.empty((numbers + weights) * sizeof(real) + CACHE_LINE, np.uint8)
+        cdef size_t address = <size_t>cnp.PyArray_DATA(memory)
+        scratch = <real *>((address + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE)
+        with nogil:
+            if data.m >= PACKING_ROWS:
+                packed = scratch
+                scratch += weights
+                for l in range(self.n_layers):
+                    layer = &self.layers[l]
+                    pack(layer.rows, layer.n_out, self.flat + layer.offset, packed)
+                    packed += layer.size
+                packed -= weights
+            if n_threads == 1:
+                self.team(data, packed, scratch, target, 0, 1)
+            else:
+                with parallel(num_threads=n_threads):
+                    self.team(data, packed, scratch, target, threadid(), team_size())
+        return out

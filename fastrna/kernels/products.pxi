@@ -1,0 +1,273 @@
+# The matrix products of a layer: forward A W + b, weight gradient A^T dZ, input gradient dZ W^T.
+#
+# Design: one tile of C, `mr` rows x `nv` vectors, is held in registers while the depth k runs over
+# broadcasts of A and vectors of B. Forward and weight gradient differ only in the two strides of A;
+# the input gradient becomes the same product over a transposed copy of W. `tile` is inlined with its
+# two sizes constant, once for each remainder, so every row and column count runs at full width.
+# Each element of C is one chain of multiply-adds in the order of k, whatever tile it falls in: results
+# do not depend on how rows are shared among threads, nor on which rows stand beside one another.
+#
+# Matrices of weights are kept packed: in panels of up to NV vectors of columns, each panel contiguous
+# over the rows, padded with zeros to whole vectors. A panel streams through L1 and stays in L2 while
+# the rows of A pass by (unpacked, a stride of a power of two thrashes L1). As the engine keeps its own
+# copy of the weights during an epoch, packing costs nothing a step.
+# Rejected: BLAS (5-25 % slower at these sizes, a dependency), packing A (its rows already stream).
+
+cdef enum: DEPTH_BLOCK = 1024   # depth of a panel that stays in L2 with the rows of A beside it
+
+
+cdef inline void tile(const int mr, const int nv, Py_ssize_t depth,
+                      const real *a,        # IN  (mr, depth), strides a_row and a_depth
+                      Py_ssize_t a_row, Py_ssize_t a_depth,
+                      const real *b,        # IN  (depth, nv vectors), rows b_depth apart
+                      Py_ssize_t b_depth,
+                      const real *start,    # IN  (mr, nv vectors) what the sums start from
+                      Py_ssize_t start_row,
+                      real *c,              # OUT (mr, nv vectors), rows c_row apart
+                      Py_ssize_t c_row) noexcept nogil:
+    """C = start + A B for one tile of C."""
+    cdef vec sums[MR][NV]
+    cdef vec row[NV]
+    cdef vec x
+    cdef int i, j
+    cdef Py_ssize_t k
+    for i in range(mr):
+        for j in range(nv):
+            sums[i][j] = load(start + i * start_row + j * LANES)
+    for k in range(depth):
+        for j in range(nv):
+            row[j] = load(b + j * LANES)
+        for i in range(mr):
+            x = splat(a[i * a_row])
+            for j in range(nv):
+                sums[i][j] = sums[i][j] + x * row[j]
+        a += a_depth
+        b += b_depth
+    for i in range(mr):
+        for j in range(nv):
+            store(c + i * c_row + j * LANES, sums[i][j])
+
+
+cdef inline void tile_of_vectors(int mr, const int nv, Py_ssize_t depth, const real *a,
+                                 Py_ssize_t a_row, Py_ssize_t a_depth, const real *b,
+                                 Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
+                                 real *c, Py_ssize_t c_row) noexcept nogil:
+    if MR >= 6 and mr == 6:
+        tile(6, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+    elif MR >= 5 and mr == 5:
+        tile(5, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+    elif mr == 4:
+        tile(4, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+    elif mr == 3:
+        tile(3, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+    elif mr == 2:
+        tile(2, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+    else:
+        tile(1, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+
+
+cdef void tile_of(int mr, int nv, Py_ssize_t depth, const real *a, Py_ssize_t a_row,
+                  Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth, const real *start,
+                  Py_ssize_t start_row, real *c, Py_ssize_t c_row) noexcept nogil:
+    """`tile` with its sizes known at run time."""
+    if NV >= 4 and nv == 4:
+        tile_of_vectors(mr, 4, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+    elif NV >= 3 and nv == 3:
+        tile_of_vectors(mr, 3, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+    elif nv == 2:
+        tile_of_vectors(mr, 2, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+    else:
+        tile_of_vectors(mr, 1, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+
+
+cdef struct Parts:
+    # `count` things shared out in the fewest parts of at most a given size, as evenly as can be:
+    # the first `larger` parts hold size + 1, the others size.
+    Py_ssize_t number, size, larger
+
+
+cdef inline Parts parts_of(Py_ssize_t count, Py_ssize_t most) noexcept nogil:
+    cdef Parts p
+    p.number = (count + most - 1) // most
+    p.size = count // p.number if p.number > 0 else 0
+    p.larger = count - p.size * p.number
+    return p
+
+
+cdef inline Py_ssize_t vectors_of(Py_ssize_t width) noexcept nogil:
+    return (width + LANES - 1) // LANES
+
+
+cdef extern from *:
+    """
+    static const number ZEROS[NV * LANES] = {0};
+    """
+    const real ZEROS[64]
+
+
+cdef void product(Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t depth,
+                  const real *a,         # IN  (rows, depth), strides a_row and a_depth
+                  Py_ssize_t a_row, Py_ssize_t a_depth,
+                  const real *b,         # IN  (depth, vectors): packed panels where b_row is 0,
+                  Py_ssize_t b_row,      #     else rows b_row apart
+                  bint biased,           # whether one more row of b holds the bias
+                  real *c,               # OUT (rows, vectors), rows c_row apart
+                  Py_ssize_t c_row) noexcept nogil:
+    """C = A B, or A B + bias."""
+    cdef Parts panels = parts_of(vectors, NV), tiles = parts_of(rows, MR)
+    cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, b_depth, start_row
+    cdef const real *panel
+    cdef const real *start
+    while k < depth or k == 0:
+        deep = min(depth - k, DEPTH_BLOCK)
+        v = 0
+        for p in range(panels.number):
+            nv = panels.size + (p < panels.larger)
+            if b_row == 0:
+                b_depth = nv * LANES
+                panel = b + v * LANES * (depth + biased)
+            else:
+                b_depth = b_row
+                panel = b + v * LANES
+            i = 0
+            for t in range(tiles.number):
+                mr = tiles.size + (t < tiles.larger)
+                if k > 0:
+                    start = c + i * c_row + v * LANES
+                    start_row = c_row
+                else:
+                    start = panel + depth * b_depth if biased else &ZEROS[0]
+                    start_row = 0
+                tile_of(<int>mr, <int>nv, deep, a + i * a_row + k * a_depth, a_row, a_depth,
+                        panel + k * b_depth, b_depth, start, start_row,
+                        c + i * c_row + v * LANES, c_row)
+                i += mr
+            v += nv
+        k += DEPTH_BLOCK
+
+
+cdef void pack(Py_ssize_t rows, Py_ssize_t width,
+               const real *flat,      # IN  (rows, width) contiguous
+               real *packed           # OUT (rows, vectors of width) in panels, zeros past the width
+               ) noexcept nogil:
+    cdef Py_ssize_t vectors = vectors_of(width), p, nv, v = 0, i, columns, j
+    cdef Parts panels = parts_of(vectors, NV)
+    for p in range(panels.number):
+        nv = panels.size + (p < panels.larger)
+        columns = min(nv * LANES, width - v * LANES)
+        for i in range(rows):
+            memcpy(packed, flat + i * width + v * LANES, columns * sizeof(real))
+            for j in range(columns, nv * LANES):
+                packed[j] = 0
+            packed += nv * LANES
+        v += nv
+
+
+cdef void unpack(Py_ssize_t rows, Py_ssize_t width,
+                 const real *packed,  # IN  (rows, vectors of width) in panels
+                 real *flat           # OUT (rows, width) contiguous
+                 ) noexcept nogil:
+    cdef Py_ssize_t vectors = vectors_of(width), p, nv, v = 0, i, columns
+    cdef Parts panels = parts_of(vectors, NV)
+    for p in range(panels.number):
+        nv = panels.size + (p < panels.larger)
+        columns = min(nv * LANES, width - v * LANES)
+        for i in range(rows):
+            memcpy(flat + i * width + v * LANES, packed, columns * sizeof(real))
+            packed += nv * LANES
+        v += nv
+
+
+cdef struct Panels:
+    # Where column vector v of a packed matrix begins, and how far apart its rows are.
+    Py_ssize_t offset, row
+
+
+cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) noexcept nogil:
+    cdef Parts panels = parts_of(vectors, NV)
+    cdef Py_ssize_t first, wide = panels.larger * (panels.size + 1), nv
+    cdef Panels found
+    if v < wide:
+        nv = panels.size + 1
+        first = v // nv * nv
+    else:
+        nv = panels.size
+        first = wide + (v - wide) // nv * nv
+    found.offset = first * LANES * rows + (v - first) * LANES
+    found.row = nv * LANES
+    return found
+
+
+cdef inline void transpose_block(const real *source, Py_ssize_t source_row, Py_ssize_t columns,
+                                 real *target, Py_ssize_t target_row) noexcept nogil:
+    """A square of LANES vectors, by log2(LANES) rounds of interleaving; `columns` are stored."""
+    cdef vec rows[LANES]
+    cdef vec woven[LANES]
+    cdef int i, n = LANES
+    for i in range(LANES):
+        rows[i] = load(source + i * source_row)
+    while n > 1:
+        for i in range(LANES // 2):
+            woven[2 * i] = interleave_low(rows[i], rows[i + LANES // 2])
+            woven[2 * i + 1] = interleave_high(rows[i], rows[i + LANES // 2])
+        for i in range(LANES):
+            rows[i] = woven[i]
+        n //= 2
+    for i in range(LANES):
+        if i < columns:
+            store(target + i * target_row, rows[i])
+
+
+cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_in, Py_ssize_t n_out,
+                         Py_ssize_t packed_rows,
+                         const real *packed,   # IN  (packed_rows, n_out) in panels
+                         real *transposed      # OUT (n_out, n_in) in panels: columns first to last
+                         ) noexcept nogil:
+    """W^T for rows first <= i < last of W: whole squares by vectors, edges by numbers.
+
+    Threads that own neighbouring rows write neighbouring lanes, hence numbers at the edges.
+    """
+    cdef Py_ssize_t in_vectors = vectors_of(n_in), out_vectors = vectors_of(n_out)
+    cdef Py_ssize_t u, v, i0, i1, i, o, columns
+    cdef Panels source, target
+    for u in range(first // LANES, vectors_of(last)):
+        i0 = max(first, u * LANES)
+        i1 = min(last, (u + 1) * LANES)
+        target = panel_at(in_vectors, n_out, u)
+        for v in range(out_vectors):
+            source = panel_at(out_vectors, packed_rows, v)
+            columns = min(LANES, n_out - v * LANES)
+            if i1 - i0 == LANES:
+                transpose_block(packed + source.offset + i0 * source.row, source.row, columns,
+                                transposed + target.offset + v * LANES * target.row, target.row)
+            else:
+                for i in range(i0, i1):
+                    for o in range(columns):
+                        transposed[target.offset + (v * LANES + o) * target.row + i - u * LANES] = (
+                            packed[source.offset + i * source.row + o])
+
+
+cdef void dot_rows(Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t vectors, Py_ssize_t packed_rows,
+                   const real *d,        # IN  (rows, vectors) dZ, rows d_row apart, 0 past n_out
+                   Py_ssize_t d_row,
+                   const real *packed,   # IN  (packed_rows, vectors) W in panels
+                   real *c,              # OUT (rows, n_in) dZ W^T, rows c_row apart
+                   Py_ssize_t c_row) noexcept nogil:
+    """dZ W^T for a batch of a few rows, which would not repay transposing W: dot products."""
+    cdef Parts panels = parts_of(vectors, NV)
+    cdef Py_ssize_t s, i, j, p, nv, v
+    cdef const real *w
+    cdef vec total
+    for s in range(rows):
+        for i in range(n_in):
+            total = splat(0)
+            v = 0
+            for p in range(panels.number):
+                nv = panels.size + (p < panels.larger)
+                w = packed + v * LANES * packed_rows + i * nv * LANES
+                for j in range(nv):
+                    total = total + load(d + (v + j) * LANES) * load(w + j * LANES)
+                v += nv
+            c[i] = sum_of(total)
+        d += d_row
+        c += c_row

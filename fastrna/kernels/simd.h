@@ -1,0 +1,172 @@
+/* The only C of fastrna: one vector type per (real type, instruction set), and nothing else.
+ *
+ * FASTRNA_BITS (32 or 64) picks the real type; the compiler's own macros pick the instruction set.
+ * GCC and Clang lower arithmetic on a `vector_size` type to vector instructions, so the kernels are
+ * written once, in Cython, as plain arithmetic on `vec`. Any other compiler gets LANES == 1, where a
+ * vector is a number: slower, still right.
+ *
+ * Rejected: intrinsics in the kernels (one copy per instruction set), auto-vectorised scalar loops
+ * (3 to 112 GFLOP/s for the same tile, by compiler and target).
+ */
+#ifndef FASTRNA_SIMD_H
+#define FASTRNA_SIMD_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Every `cdef inline` of the kernels must vanish into its caller: a tile keeps its accumulators in
+ * registers only when its two sizes are compile-time constants there. */
+#undef CYTHON_INLINE
+#if defined(__GNUC__)
+#define CYTHON_INLINE inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define CYTHON_INLINE __forceinline
+#else
+#define CYTHON_INLINE inline
+#endif
+#define SIMD static CYTHON_INLINE
+
+#if FASTRNA_BITS == 32
+typedef float number;
+typedef uint32_t bits;
+enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
+#define SIGN_BIT 0x80000000u
+#define MANTISSA_MASK 0x007FFFFFu
+#define ONE 0x3F800000u
+#define INTEGER 8388608.0f   /* 2^23: the bits of INTEGER + n end in n, for 0 <= n < 2^23 */
+#define INTEGER_BITS 0x4B000000u
+#define ROUNDER 12582912.0f  /* 1.5 * 2^23: adding it rounds to the nearest integer */
+#else
+typedef double number;
+typedef uint64_t bits;
+enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
+#define SIGN_BIT 0x8000000000000000u
+#define MANTISSA_MASK 0x000FFFFFFFFFFFFFu
+#define ONE 0x3FF0000000000000u
+#define INTEGER 4503599627370496.0
+#define INTEGER_BITS 0x4330000000000000u
+#define ROUNDER 6755399441055744.0
+#endif
+
+/* The vector's bytes, and the tile: MR rows of NV vectors. MR * NV accumulators, NV loads and one
+ * broadcast have to fit the registers: 32 with AVX-512 and NEON, 16 with AVX2 and SSE2. */
+#if !defined(__GNUC__)
+#define VECTOR_BYTES (FASTRNA_BITS / 8)
+enum { MR = 4, NV = 2 };
+#elif defined(__AVX512F__)
+#define VECTOR_BYTES 64
+enum { MR = 6, NV = 4 };
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+enum { MR = 6, NV = 2 };
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+enum { MR = 6, NV = 4 };
+#else
+#define VECTOR_BYTES 16
+enum { MR = 4, NV = 2 };
+#endif
+#define LANES (VECTOR_BYTES * 8 / FASTRNA_BITS)
+enum { CACHE_LINE = 64 };
+
+#if defined(__GNUC__)
+typedef number vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef bits vec_bits __attribute__((vector_size(VECTOR_BYTES)));
+SIMD vec splat(number x) { return x - (vec){0}; }
+SIMD vec_bits bits_of(vec v) { return (vec_bits)v; }
+SIMD vec vec_of(vec_bits b) { return (vec)b; }
+/* x > y ? a : b, lane by lane; a NaN in x or y gives b. */
+SIMD vec where_greater(vec x, vec y, vec a, vec b) {
+    vec_bits chosen = (vec_bits)(x > y);
+    return (vec)(((vec_bits)a & chosen) | ((vec_bits)b & ~chosen));
+}
+#else
+typedef number vec;
+typedef bits vec_bits;
+SIMD vec splat(number x) { return x; }
+SIMD vec_bits bits_of(vec v) { vec_bits b; memcpy(&b, &v, sizeof b); return b; }
+SIMD vec vec_of(vec_bits b) { vec v; memcpy(&v, &b, sizeof v); return v; }
+SIMD vec where_greater(vec x, vec y, vec a, vec b) { return x > y ? a : b; }
+#endif
+
+/* Unaligned: memcpy of a constant size is one instruction. */
+SIMD vec load(const number *p) { vec v; memcpy(&v, p, sizeof v); return v; }
+SIMD void store(number *p, vec v) { memcpy(p, &v, sizeof v); }
+SIMD void store_first(number *p, vec v, Py_ssize_t n) {
+    number lanes[LANES];
+    store(lanes, v);
+    for (Py_ssize_t i = 0; i < n; i++) p[i] = lanes[i];
+}
+SIMD vec load_first(const number *p, Py_ssize_t n) {
+    number lanes[LANES] = {0};
+    for (Py_ssize_t i = 0; i < n; i++) lanes[i] = p[i];
+    return load(lanes);
+}
+
+SIMD vec absolute(vec x) { return vec_of(bits_of(x) & ~SIGN_BIT); }
+SIMD vec with_sign_of(vec magnitude, vec x) {
+    return vec_of((bits_of(magnitude) & ~SIGN_BIT) | (bits_of(x) & SIGN_BIT));
+}
+SIMD vec square_root(vec x) {
+    number lanes[LANES];
+    store(lanes, x);
+    for (int i = 0; i < LANES; i++) lanes[i] = (number)sqrt(lanes[i]);
+    return load(lanes);
+}
+/* The nearest integer, for |x| < 2^(MANTISSA_BITS - 1). */
+SIMD vec nearest(vec x) { return (x + ROUNDER) - ROUNDER; }
+/* 2^n for an integral n whose power is a normal number: n + bias moved to the exponent's place. */
+SIMD vec power_of_two(vec n) {
+    return vec_of(bits_of(n + (ROUNDER + EXPONENT_BIAS)) << MANTISSA_BITS);
+}
+/* x = mantissa(x) * 2^exponent(x) with 1 <= mantissa < 2, for a positive normal x. */
+SIMD vec exponent(vec x) {
+    return vec_of((bits_of(x) >> MANTISSA_BITS) | INTEGER_BITS) - (INTEGER + EXPONENT_BIAS);
+}
+SIMD vec mantissa(vec x) { return vec_of((bits_of(x) & MANTISSA_MASK) | ONE); }
+
+/* Halves folded into halves: log2(LANES) steps, always in the same order. */
+#define FOLD(x, n, OP)                                                        \
+    for (int half = (n) / 2; half > 0; half /= 2)                             \
+        for (int i = 0; i < half; i++) x[i] = OP(x[i], x[i + half])
+#define PLUS(a, b) ((a) + (b))
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
+SIMD number sum_of(vec v) { number x[LANES]; store(x, v); FOLD(x, LANES, PLUS); return x[0]; }
+SIMD number largest_of(vec v) { number x[LANES]; store(x, v); FOLD(x, LANES, LARGER); return x[0]; }
+
+/* a0 b0 a1 b1 ... from the lower, and from the upper, halves of a and b: log2(LANES) rounds of this
+ * pair transpose a square of LANES vectors. */
+#if !defined(__GNUC__)
+SIMD vec interleave_low(vec a, vec b) { (void)b; return a; }
+SIMD vec interleave_high(vec a, vec b) { (void)b; return a; }
+#else
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vec_bits){__VA_ARGS__})
+#endif
+#if VECTOR_BYTES * 8 == 16 * FASTRNA_BITS
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif VECTOR_BYTES * 8 == 8 * FASTRNA_BITS
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#elif VECTOR_BYTES * 8 == 4 * FASTRNA_BITS
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#else
+#define LOW 0, 2
+#define HIGH 1, 3
+#endif
+SIMD vec interleave_low(vec a, vec b) { return SHUFFLE(a, b, LOW); }
+SIMD vec interleave_high(vec a, vec b) { return SHUFFLE(a, b, HIGH); }
+#endif
+
+#if defined(__GNUC__)
+SIMD void prefetch(const void *p) { __builtin_prefetch(p); }
+#else
+SIMD void prefetch(const void *p) { (void)p; }
+#endif
+
+#endif

@@ -1,0 +1,94 @@
+"""Build fastrna's kernels: one extension module for each (float type, instruction set).
+
+Each module is the same Cython source compiled with its own flags; the package loads the best one the
+machine can run, so a wheel is fast everywhere and crashes nowhere. FASTRNA_OPENMP=0 builds without
+threads; otherwise OpenMP is used where the compiler has it.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+if sys.platform == "darwin" and "arm64" in os.environ.get("ARCHFLAGS", ""):
+    X86_64 = False
+
+# Never -march=native, which breaks on the next machine, nor -ffast-math, which hides NaN.
+# Sums keep the order they are written in: results may not depend on how loops are cut.
+MATH_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+VARIANTS = {"baseline": []}
+if X86_64:
+    VARIANTS["avx2"] = ["-mavx2", "-mfma"]
+    VARIANTS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma",
+                          "-mprefer-vector-width=512"]
+MSVC_FLAGS = ["/O2", "/fp:contract"]
+
+
+def links(compiler, compile_flags, link_flags):
+    """Whether a program with an OpenMP region compiles and links."""
+    source = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "openmp.c")
+        path.write_text(source)
+        try:
+            objects = compiler.compile([str(path)], output_dir=folder,
+                                       extra_postargs=compile_flags)
+            compiler.link_executable(objects, "openmp", output_dir=folder,
+                                     extra_postargs=link_flags)
+        except Exception:  # each compiler class raises its own
+            return False
+    return True
+
+
+class BuildKernels(build_ext):
+    """build_ext that gives each compiler its own flags and OpenMP where it exists."""
+
+    def build_extensions(self):
+        msvc = self.compiler.compiler_type == "msvc"
+        openmp = (["/openmp"], []) if msvc else (["-fopenmp"], ["-fopenmp"])
+        if os.environ.get("FASTRNA_OPENMP", "1") == "0" or not links(self.compiler, *openmp):
+            openmp = ([], [])
+        for extension in self.extensions:
+            if msvc:
+                extension.extra_compile_args = list(MSVC_FLAGS)
+            extension.extra_compile_args += openmp[0]
+            extension.extra_link_args += openmp[1]
+        super().build_extensions()
+
+
+def extensions():
+    """One Extension for each (float type, instruction set)."""
+    return [
+        Extension(
+            f"fastrna.kernels.{prefix}_{variant}",
+            [f"fastrna/kernels/{prefix}_{variant}.pyx"],
+            include_dirs=[numpy.get_include(), "fastrna/kernels"],
+            define_macros=[("FASTRNA_BITS", bits),
+                           ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+            extra_compile_args=MATH_FLAGS + flags,
+            depends=[str(path) for pattern in ("*.pxi", "*.h")
+                     for path in Path("fastrna/kernels").glob(pattern)],
+        )
+        for prefix, bits in (("f32", "32"), ("f64", "64"))
+        for variant, flags in VARIANTS.items()
+    ]
+
+
+setup(
+    ext_modules=cythonize(
+        extensions(),
+        nthreads=0 if sys.platform == "win32" else os.cpu_count(),
+        compiler_directives={
+            "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
+            "initializedcheck": False, "freethreading_compatible": True,
+        },
+    ),
+    cmdclass={"build_ext": BuildKernels},
+)
