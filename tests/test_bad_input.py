@@ -1,0 +1,451 @@
+"""Bad input: an error at the door that names the argument, and nothing half-trained.
+
+Each case is (what is wrong, the arguments, words the message has to have). The words are the name
+of the argument, what was given, and where the method is clear what was expected.
+"""
+
+import numpy as np
+import pytest
+
+import fastrna
+
+GOOD_X = np.random.default_rng(0).normal(size=(6, 3))
+GOOD_Y = np.random.default_rng(1).normal(size=(6, 2))
+CLASSES = np.array([0, 1, 0, 1, 1, 0])
+ONES = np.ones(6)
+
+NAN, INF = float("nan"), float("inf")
+
+
+def spoilt(array, value, *place):
+    array = np.array(array, float)
+    array[place] = value
+    return array
+
+
+def network(output="identity", **options):
+    return fastrna.Network([3, 4, 2], output=output, seed=0, **options)
+
+
+def refuse(net, call, *words):
+    """Make the call, which has to fail with all of the words and leave the network as it was."""
+    before = net.parameters.copy()
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call()
+    message = str(caught.value)
+    for word in words:
+        assert word in message, message
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+def options_are_refused(words, X=GOOD_X, y=GOOD_Y, output="identity", **options):
+    """Refused by train and by the Trainer, whether it is made, prepares or runs."""
+    net = network(output)
+    refuse(net, lambda: fastrna.train(net, X, y, **options), *words)
+
+    def train_by_hand():
+        per_call = ("epochs", "sample_weight", "class_weight", "validation")
+        trainer = fastrna.Trainer(net, **{k: v for k, v in options.items() if k not in per_call})
+        trainer.run(X, y, options["epochs"])
+
+    if not {"sample_weight", "class_weight", "validation"} & set(options):
+        options.setdefault("epochs", 1)
+        refuse(net, train_by_hand, *words)
+
+
+# ----------------------------------------------------------------------------------------- X
+
+BAD_X = {
+    "one dimension": (np.zeros(3), ["X", "(3,)", "2"]),
+    "three dimensions": (np.zeros((6, 3, 1)), ["X", "(6, 3, 1)", "2"]),
+    "a number": (1.0, ["X", "2"]),
+    "too narrow": (np.zeros((6, 2)), ["X", "2", "3"]),
+    "too wide": (np.zeros((6, 4)), ["X", "4", "3"]),
+    "NaN": (spoilt(GOOD_X, NAN, 4, 1), ["X", "nan", "row 4", "column 1"]),
+    "infinity": (spoilt(GOOD_X, INF, 2, 2), ["X", "inf", "row 2", "column 2"]),
+    "minus infinity": (spoilt(GOOD_X, -INF, 0, 0), ["X", "inf", "row 0", "column 0"]),
+    "first of two NaNs": (spoilt(GOOD_X, NAN, [1, 5], [2, 0]), ["X", "row 1", "column 2"]),
+    "object": (np.full((6, 3), None), ["X", "object"]),
+    "complex": (GOOD_X + 1j, ["X", "complex"]),
+    "text": (np.full((6, 3), "a"), ["X"]),
+    "ragged": ([[1, 2, 3], [1, 2]], ["X"]),
+}
+NO_ROWS = (np.zeros((0, 3)), ["X", "(0, 3)"])
+
+
+@pytest.mark.parametrize("case", BAD_X)
+def test_x_of_predict(case):
+    X, words = BAD_X[case]
+    net = network()
+    refuse(net, lambda: net.predict(X), *words)
+
+
+@pytest.mark.parametrize("case", BAD_X)
+def test_x_of_jacobian(case):
+    X, words = BAD_X[case]
+    net = network()
+    refuse(net, lambda: net.jacobian(X), *words)
+
+
+@pytest.mark.parametrize("case", BAD_X)
+def test_x_of_loss_and_gradient(case):
+    X, words = BAD_X[case]
+    net = network()
+    refuse(net, lambda: net.loss_and_gradient(X, GOOD_Y), *words)
+
+
+@pytest.mark.parametrize("case", BAD_X)
+def test_x_of_training(case):
+    X, words = BAD_X[case]
+    options_are_refused(words, X=X)
+
+
+@pytest.mark.parametrize("case", BAD_X)
+def test_x_of_a_step(case):
+    X, words = BAD_X[case]
+    net = network()
+    trainer = fastrna.Trainer(net)
+    refuse(net, lambda: trainer.step(X, GOOD_Y), *words)
+    assert trainer.n_steps == 0
+
+
+def test_no_examples():
+    X, words = NO_ROWS
+    net = network()
+    trainer = fastrna.Trainer(net)
+    options_are_refused(words, X=X, y=np.zeros((0, 2)))
+    refuse(net, lambda: net.loss_and_gradient(X, np.zeros((0, 2))), *words)
+    refuse(net, lambda: trainer.step(X, np.zeros((0, 2))), *words)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros(2), ["x", "2", "3"]),
+        (np.zeros((2, 3)), ["x", "(2, 3)"]),
+        (np.array([0, NAN, 0]), ["x", "nan", "1"]),
+        (np.array([0, 1, None]), ["x", "object"]),
+        (np.zeros(3, complex), ["x", "complex"]),
+    ],
+    ids=str,
+)
+def test_x_of_predict_one(x, words):
+    net = network()
+    refuse(net, lambda: net.predict_one(x), *words)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((6, 3), np.float32),
+        np.zeros((5, 2), np.float32),
+        np.zeros(12, np.float32),
+        np.zeros((6, 2), np.float64),
+        np.broadcast_to(np.float32(0), (6, 2)),
+        [[0.0] * 2] * 6,
+    ],
+    ids=["width", "length", "rank", "dtype", "read-only", "list"],
+)
+def test_out(out):
+    net = network()
+    refuse(net, lambda: net.predict(GOOD_X, out=out), "out")
+
+
+@pytest.mark.parametrize(
+    "dtype", [bool, "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", ">f4"]
+)
+def test_whole_numbers_and_other_floats_are_converted(dtype):
+    X = np.random.default_rng(2).integers(0, 2, size=(6, 3))
+    net, other = network(), network()
+    np.testing.assert_array_equal(net.predict(X.astype(dtype)), net.predict(X.astype("f4")))
+    np.testing.assert_array_equal(
+        net.predict_one(X.astype(dtype)[1]), net.predict_one(X[1].astype("f4"))
+    )
+    fastrna.train(net, X.astype(dtype), GOOD_Y, epochs=2, seed=0)
+    fastrna.train(other, X.astype("f4"), GOOD_Y, epochs=2, seed=0)
+    np.testing.assert_array_equal(net.parameters, other.parameters)
+
+
+# ----------------------------------------------------------------------------------------- y
+
+BAD_Y = {
+    "too short": (GOOD_Y[:5], ["y", "5", "6"]),
+    "too long": (np.zeros((7, 2)), ["y", "7", "6"]),
+    "too narrow": (np.zeros((6, 1)), ["y", "1", "2"]),
+    "too wide": (np.zeros((6, 3)), ["y", "3", "2"]),
+    "one dimension": (np.zeros(6), ["y", "(6,)", "2"]),
+    "three dimensions": (np.zeros((6, 2, 1)), ["y", "(6, 2, 1)"]),
+    "NaN": (spoilt(GOOD_Y, NAN, 3, 1), ["y", "nan", "row 3", "column 1"]),
+    "infinity": (spoilt(GOOD_Y, INF, 5, 0), ["y", "inf", "row 5", "column 0"]),
+    "object": (np.full((6, 2), None), ["y", "object"]),
+    "complex": (GOOD_Y * 1j, ["y", "complex"]),
+}
+BAD_CLASSES = {
+    "too large": (np.array([0, 1, 2, 0, 1, 0]), ["y", "2", "row 2"]),
+    "negative": (np.array([0, 1, 1, -1, 1, 0]), ["y", "-1", "row 3"]),
+    "between classes": (np.array([0, 0.5, 1, 0, 1, 0]), ["y", "0.5", "row 1"]),
+    "NaN": (np.array([0, NAN, 1, 0, 1, 0]), ["y", "nan", "row 1"]),
+    "text": (np.array(list("abcabc")), ["y"]),
+    "too short": (CLASSES[:5], ["y", "5", "6"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_Y)
+def test_y(case):
+    y, words = BAD_Y[case]
+    options_are_refused(words, y=y)
+    net = network()
+    trainer = fastrna.Trainer(net)
+    refuse(net, lambda: net.loss_and_gradient(GOOD_X, y), *words)
+    refuse(net, lambda: trainer.step(GOOD_X, y), *words)
+    refuse(net, lambda: trainer.prepare(GOOD_X, y), *words)
+
+
+@pytest.mark.parametrize("case", BAD_CLASSES)
+def test_classes(case):
+    y, words = BAD_CLASSES[case]
+    options_are_refused(words, y=y, output="softmax")
+    net = network("softmax")
+    trainer = fastrna.Trainer(net)
+    refuse(net, lambda: net.loss_and_gradient(GOOD_X, y), *words)
+    refuse(net, lambda: trainer.step(GOOD_X, y), *words)
+
+
+def test_counts_cannot_be_negative():
+    options_are_refused(["y", "poisson", "-1"], y=spoilt(abs(GOOD_Y), -1, 2, 1), output="exp")
+
+
+def test_classes_as_whole_floats_and_any_integers_are_converted():
+    net, other = network("softmax"), network("softmax")
+    fastrna.train(net, GOOD_X, CLASSES, epochs=2, seed=0)
+    for dtype in "u1", "i2", "f8", bool:
+        other = network("softmax")
+        fastrna.train(other, GOOD_X, CLASSES.astype(dtype), epochs=2, seed=0)
+        np.testing.assert_array_equal(net.parameters, other.parameters)
+
+
+# ------------------------------------------------------------------------------ sample_weight
+
+BAD_WEIGHTS = {
+    "negative": (spoilt(ONES, -1, 2), ["sample_weight", "-1", "row 2"]),
+    "all zero": (0 * ONES, ["sample_weight", "zero"]),
+    "NaN": (spoilt(ONES, NAN, 4), ["sample_weight", "nan", "row 4"]),
+    "infinity": (spoilt(ONES, INF, 4), ["sample_weight", "inf", "row 4"]),
+    "too short": (ONES[:5], ["sample_weight", "5", "6"]),
+    "two dimensions": (ONES[:, None], ["sample_weight", "(6, 1)"]),
+    "object": (np.full(6, None), ["sample_weight", "object"]),
+    "complex": (ONES * 1j, ["sample_weight", "complex"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_sample_weight(case):
+    w, words = BAD_WEIGHTS[case]
+    options_are_refused(words, sample_weight=w)
+    net = network()
+    trainer = fastrna.Trainer(net)
+    refuse(net, lambda: net.loss_and_gradient(GOOD_X, GOOD_Y, sample_weight=w), *words)
+    refuse(net, lambda: trainer.step(GOOD_X, GOOD_Y, sample_weight=w), *words)
+
+
+@pytest.mark.parametrize(
+    "class_weight",
+    [{0: -1.0, 1: 1.0}, {0: NAN, 1: 1.0}, {0: 1.0, 7: 1.0}, "balance", {0: 0, 1: 0}],
+    ids=str,
+)
+def test_class_weight(class_weight):
+    options_are_refused(["weight"], y=CLASSES, output="softmax", class_weight=class_weight)
+
+
+# ------------------------------------------------------------------- the network's own numbers
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_parameters_that_are_not_numbers(value):
+    net = network()
+    net.weights[1][2, 1] = value
+    trainer = fastrna.Trainer(net)
+    words = ["weights", "1", "row 2", "column 1"]
+    refuse(net, lambda: fastrna.train(net, GOOD_X, GOOD_Y), *words)
+    refuse(net, lambda: trainer.run(GOOD_X, GOOD_Y, 1), *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"sizes": [3]}, ["sizes", "[3]", "two"]),
+        ({"sizes": []}, ["sizes", "two"]),
+        ({"sizes": [3, 0, 2]}, ["sizes", "0"]),
+        ({"sizes": [3, -4, 2]}, ["sizes", "-4"]),
+        ({"sizes": [3, 2.5]}, ["sizes", "2.5"]),
+        ({"sizes": 3}, ["sizes"]),
+        ({"sizes": "32"}, ["sizes"]),
+        ({"hidden": "swish"}, ["hidden", "swish", "relu", "silu"]),
+        ({"hidden": "softmax"}, ["hidden", "softmax", "output"]),
+        ({"hidden": ["relu", "tanh"]}, ["hidden", "2", "1"]),
+        ({"hidden": ("elu", NAN)}, ["hidden", "nan"]),
+        ({"hidden": ("elu", "a")}, ["hidden", "'a'"]),
+        ({"hidden": ("relu", 1.0)}, ["hidden", "relu"]),
+        ({"hidden": None}, ["hidden"]),
+        ({"output": "swish"}, ["output", "swish", "relu", "softmax"]),
+        ({"dtype": "int32"}, ["dtype", "int32", "float32", "float64"]),
+        ({"dtype": "complex64"}, ["dtype", "complex64"]),
+        ({"dtype": object}, ["dtype", "object"]),
+        ({"dtype": "float16"}, ["dtype", "float16"]),
+        ({"dtype": "nonsense"}, ["dtype", "nonsense"]),
+        ({"init": "nonsense"}, ["init", "nonsense"]),
+        ({"seed": -1}, ["seed", "-1"]),
+        ({"seed": "a"}, ["seed"]),
+    ],
+    ids=str,
+)
+def test_network(arguments, words):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        fastrna.Network(**({"sizes": [3, 4, 2]} | arguments))
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+# ------------------------------------------------------------------------------ the training
+
+NARROW = (np.zeros((4, 2)), np.zeros((4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch_size": 0}, ["batch_size", "0"]),
+        ({"batch_size": -3}, ["batch_size", "-3"]),
+        ({"batch_size": 2.5}, ["batch_size", "2.5"]),
+        ({"batch_size": "all"}, ["batch_size", "all"]),
+        ({"epochs": -1}, ["epochs", "-1"]),
+        ({"epochs": 1.5}, ["epochs", "1.5"]),
+        ({"epochs": None}, ["epochs"]),
+        ({"optimizer": "rmsprop"}, ["optimizer", "rmsprop", "sgd", "adam"]),
+        ({"optimizer": 0.1}, ["optimizer"]),
+        ({"loss": "hinge"}, ["loss", "hinge", "log_loss", "squared_error"]),
+        ({"loss": "log_loss"}, ["loss", "log_loss", "identity"]),
+        ({"loss": "perceptron"}, ["loss", "perceptron", "identity"]),
+        ({"loss": "poisson"}, ["loss", "poisson", "identity"]),
+        ({"loss": ("quantile", 1.5)}, ["loss", "quantile", "1.5"]),
+        ({"loss": ("quantile", 0.0)}, ["loss", "quantile", "0"]),
+        ({"loss": ("huber", -1.0)}, ["loss", "huber", "-1"]),
+        ({"loss": ("huber", NAN)}, ["loss", "huber", "nan"]),
+        ({"loss": ("squared_error", 1.0)}, ["loss", "squared_error"]),
+        ({"loss": None}, ["loss"]),
+        ({"target_cost": NAN}, ["target_cost", "nan"]),
+        ({"target_cost": "low"}, ["target_cost"]),
+        ({"l1": -0.1}, ["l1", "-0.1"]),
+        ({"l2": -0.1}, ["l2", "-0.1"]),
+        ({"l2": NAN}, ["l2", "nan"]),
+        ({"l2": INF}, ["l2", "inf"]),
+        ({"dropout": 1.0}, ["dropout", "1.0"]),
+        ({"dropout": -0.1}, ["dropout", "-0.1"]),
+        ({"dropout": NAN}, ["dropout", "nan"]),
+        ({"n_threads": 0}, ["n_threads", "0"]),
+        ({"n_threads": -2}, ["n_threads", "-2"]),
+        ({"n_threads": 1.5}, ["n_threads", "1.5"]),
+        ({"seed": -1}, ["seed", "-1"]),
+        ({"seed": "a"}, ["seed"]),
+        ({"patience": -1, "validation": 0.5}, ["patience", "-1"]),
+        ({"patience": 1.5, "validation": 0.5}, ["patience", "1.5"]),
+        ({"patience": 3}, ["patience", "validation"]),
+        ({"callbacks": 3}, ["callbacks"]),
+        ({"callbacks": [3]}, ["callbacks", "callable"]),
+        ({"validation": 0.0}, ["validation", "0"]),
+        ({"validation": 1.0}, ["validation", "1"]),
+        ({"validation": -0.5}, ["validation", "-0.5"]),
+        ({"validation": NARROW}, ["validation", "2", "3"]),
+        ({"validation": (GOOD_X, GOOD_Y[:, :1])}, ["validation", "1", "2"]),
+        ({"validation": (GOOD_X, GOOD_Y[:5])}, ["validation", "5", "6"]),
+        ({"validation": (spoilt(GOOD_X, NAN, 1, 2), GOOD_Y)}, ["validation", "row 1", "column 2"]),
+        ({"validation": (GOOD_X[:0], GOOD_Y[:0])}, ["validation", "0"]),
+        ({"validation": GOOD_X}, ["validation"]),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_options(options, words):
+    options_are_refused(words, **options)
+
+
+@pytest.mark.parametrize("output", ["step", "sign"])
+def test_a_step_takes_no_other_cost_than_the_perceptrons(output):
+    options_are_refused(["loss", "squared_error", output], output=output, loss="squared_error")
+
+
+def test_a_softmax_takes_no_huber_cost():
+    options_are_refused(["loss", "huber", "softmax"], y=CLASSES, output="softmax", loss="huber")
+
+
+def test_the_cost_of_loss_and_gradient():
+    net = network()
+    refuse(net, lambda: net.loss_and_gradient(GOOD_X, GOOD_Y, loss="log_loss"), "loss", "identity")
+    refuse(net, lambda: net.loss_and_gradient(GOOD_X, GOOD_Y, loss="hinge"), "loss", "huber")
+    refuse(net, lambda: net.loss_and_gradient(GOOD_X, GOOD_Y, l2=-1.0), "l2", "-1")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: fastrna.SGD(-0.1), ["learning_rate", "-0.1"]),
+        (lambda: fastrna.SGD(NAN), ["learning_rate", "nan"]),
+        (lambda: fastrna.SGD(INF), ["learning_rate", "inf"]),
+        (lambda: fastrna.SGD("fast"), ["learning_rate", "fast"]),
+        (lambda: fastrna.SGD(0.1, momentum=-0.1), ["momentum", "-0.1"]),
+        (lambda: fastrna.SGD(0.1, momentum=1.0), ["momentum", "1.0"]),
+        (lambda: fastrna.SGD(0.1, momentum=NAN), ["momentum", "nan"]),
+        (lambda: fastrna.SGD(0.1, schedule="cosine"), ["schedule"]),
+        (lambda: fastrna.Adam(-0.1), ["learning_rate", "-0.1"]),
+        (lambda: fastrna.Adam(beta_1=1.0), ["beta_1", "1.0"]),
+        (lambda: fastrna.Adam(beta_2=-0.5), ["beta_2", "-0.5"]),
+        (lambda: fastrna.Adam(epsilon=-1e-8), ["epsilon", "-1e-08"]),
+    ],
+)
+def test_optimizers(make, words):
+    """An optimizer may complain when it is made or when it is used, but before it does anything."""
+    net = network()
+    refuse(net, lambda: fastrna.train(net, GOOD_X, GOOD_Y, optimizer=make()), *words)
+
+
+def test_a_learning_rate_set_on_the_trainer():
+    trainer = fastrna.Trainer(network())
+    for value in (-1.0, NAN, INF):
+        with pytest.raises(ValueError, match="learning_rate"):
+            trainer.learning_rate = value
+
+
+def test_an_order_that_leads_outside_the_data():
+    net = network()
+    trainer = fastrna.Trainer(net)
+    data = trainer.prepare(GOOD_X, GOOD_Y)
+    for order in ([0, 6], [-1], [0.5], [[0, 1]], []):
+        refuse(net, lambda order=order: trainer.epoch(data, np.array(order)), "order")
+
+
+def test_the_data_of_another_network():
+    net, other = network(), fastrna.Network([5, 4, 2], seed=0)
+    trainer = fastrna.Trainer(net)
+    data = fastrna.Trainer(other).prepare(np.zeros((6, 5)), GOOD_Y)
+    refuse(net, lambda: trainer.epoch(data), "data")
+
+
+def test_a_file_is_not_a_network():
+    with pytest.raises(TypeError, match="net"):
+        fastrna.train("net.npz", GOOD_X, GOOD_Y)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "w0", "steps", "words"),
+    [
+        (None, [1.0], 3, ["gradient"]),
+        (lambda w: w, [NAN], 3, ["w0", "nan"]),
+        (lambda w: w, [[1.0]], 3, ["w0"]),
+        (lambda w: w, [1.0], -1, ["steps", "-1"]),
+        (lambda w: w[:0], [1.0], 3, ["gradient", "(0,)"]),
+    ],
+)
+def test_gradient_descent(gradient, w0, steps, words):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        fastrna.gradient_descent(gradient, w0, fastrna.SGD(0.1), steps)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)

@@ -1,0 +1,156 @@
+"""Bit-identical results for any number of threads; a step that allocates nothing."""
+
+import gc
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastrna
+
+# The largest are split among the threads in earnest; the smallest have fewer rows than threads.
+NETS = [
+    ([3, 2], {"hidden": "tanh"}, 40),
+    ([4, 10, 3], {"hidden": "tanh", "output": "softmax"}, 150),
+    ([64, 100, 10], {"hidden": "relu", "output": "softmax"}, 203),
+    ([33, 257, 129, 5], {"hidden": "gelu", "output": "sigmoid"}, 301),
+    ([1, 17, 1, 17, 1], {"hidden": ["elu", "silu", "softplus"]}, 100),
+]
+
+
+def make(sizes, options, m, dtype, seed=0):
+    rng = np.random.default_rng(5)
+    net = fastrna.Network(sizes, dtype=dtype, seed=seed, **options)
+    X = rng.normal(size=(m, sizes[0])).astype(dtype)
+    if options.get("output") == "softmax":
+        return net, X, rng.integers(sizes[-1], size=m)
+    return net, X, rng.integers(2, size=(m, sizes[-1])).astype(dtype)
+
+
+def run(case, dtype, n_threads, **options):
+    net, X, y = make(*case, dtype)
+    history = fastrna.train(net, X, y, n_threads=n_threads, seed=1, **options)
+    return net, X, y, history
+
+
+@pytest.mark.parametrize("optimizer", [fastrna.SGD(0.01, momentum=0.9), fastrna.Adam()], ids=str)
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 64, None])
+@pytest.mark.parametrize("case", NETS, ids=lambda case: "-".join(map(str, case[0])))
+def test_any_number_of_threads_gives_the_same_bits(dtype, case, batch_size, optimizer):
+    options = {"batch_size": batch_size, "epochs": 2, "optimizer": optimizer, "dropout": 0.2}
+    options |= {"l1": 1e-4, "l2": 1e-3, "sample_weight": np.linspace(0.5, 2, case[2])}
+    net, X, y, history = run(case, dtype, 1, **options)
+    predicted, (cost, gradient) = net.predict(X, n_threads=1), net.loss_and_gradient(X, y)
+    assert np.isfinite(net.parameters).all()
+    for n_threads in (2, 3):
+        other, _, _, other_history = run(case, dtype, n_threads, **options)
+        np.testing.assert_array_equal(other.parameters, net.parameters)
+        np.testing.assert_array_equal(other_history.cost, history.cost)
+        np.testing.assert_array_equal(other.predict(X, n_threads=n_threads), predicted)
+        other_cost, other_gradient = other.loss_and_gradient(X, y)
+        assert other_cost == cost
+        np.testing.assert_array_equal(other_gradient, gradient)
+
+
+def test_large_layers_give_the_same_bits(dtype):
+    """Enough work a step that threads pay on any machine."""
+    case = ([300, 512, 512, 10], {"hidden": "relu", "output": "softmax"}, 600)
+    options = {"batch_size": 257, "epochs": 1}
+    one, X, y, history = run(case, dtype, 1, **options)
+    for n_threads in (2, 3):
+        many, _, _, other = run(case, dtype, n_threads, **options)
+        np.testing.assert_array_equal(many.parameters, one.parameters)
+        np.testing.assert_array_equal(other.cost, history.cost)
+        np.testing.assert_array_equal(
+            many.predict(X, n_threads=n_threads), one.predict(X, n_threads=1)
+        )
+
+
+def test_the_same_seed_gives_the_same_bits(dtype):
+    for case in NETS[:3]:
+        first, _, _, one = run(case, dtype, None, epochs=3)
+        again, _, _, two = run(case, dtype, None, epochs=3)
+        np.testing.assert_array_equal(first.parameters, again.parameters)
+        np.testing.assert_array_equal(one.cost, two.cost)
+
+
+def test_another_seed_gives_other_weights_and_another_order():
+    first, other = (fastrna.Network([4, 10, 3], seed=s) for s in (0, 1))
+    assert not np.array_equal(first.parameters, other.parameters)
+    _, X, y = make(*NETS[1], "float32")
+    trained = []
+    for seed in (0, 1):
+        net = fastrna.Network([4, 10, 3], output="softmax", seed=0)
+        fastrna.train(net, X, y, epochs=2, seed=seed)
+        trained.append(net.parameters)
+    assert not np.array_equal(*trained)
+
+
+def test_no_seed_gives_other_weights_every_time():
+    first, other = (fastrna.Network([4, 10, 3]) for _ in range(2))
+    assert not np.array_equal(first.parameters, other.parameters)
+
+
+def test_prediction_does_not_depend_on_the_rest_of_the_batch(dtype):
+    for case in NETS:
+        net, X, _ = make(*case, dtype)
+        whole = net.predict(X)
+        for m in (1, 2, 7, 33):
+            np.testing.assert_allclose(net.predict(X[:m]), whole[:m], rtol=1e-5, atol=1e-6)
+
+
+# ------------------------------------------------------------------------ nothing is allocated
+
+
+def peak_of(call):
+    """Bytes that a call held at its worst, beyond what there was before."""
+    call()  # the first may fill caches
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+# Python's own small change: a float returned, a tuple of arguments. An array of one row of the
+# inputs below would be 2 kB at least.
+SMALL_CHANGE = 1500
+
+
+@pytest.mark.parametrize("optimizer", [fastrna.SGD(0.01, momentum=0.9), fastrna.Adam()], ids=str)
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 32, None])
+def test_an_epoch_allocates_nothing(dtype, batch_size, n_threads, optimizer):
+    case = ([512, 600, 300, 10], {"hidden": "tanh", "output": "softmax"}, 100)
+    net, X, y = make(*case, dtype)
+    trainer = fastrna.Trainer(
+        net, batch_size=batch_size, n_threads=n_threads, optimizer=optimizer, dropout=0.1, l2=1e-3
+    )
+    data, order = trainer.prepare(X, y), np.arange(100)
+    assert peak_of(lambda: trainer.epoch(data, order)) < SMALL_CHANGE
+
+
+def test_the_measure_of_allocation_sees_an_array():
+    assert peak_of(lambda: np.ones(300)) > SMALL_CHANGE
+
+
+def test_a_thousand_steps_allocate_no_more_than_one(dtype):
+    net, X, y = make([4, 10, 3], {"output": "softmax"}, 1000, dtype)
+    trainer = fastrna.Trainer(net, batch_size=1, n_threads=1)
+    data, one, all_of_them = trainer.prepare(X, y), np.arange(1), np.arange(1000)
+    single = peak_of(lambda: trainer.epoch(data, one))
+    assert peak_of(lambda: trainer.epoch(data, all_of_them)) <= single
+
+
+def test_a_prediction_into_an_array_allocates_nothing(dtype):
+    net, X, _ = make([512, 600, 10], {"output": "softmax"}, 100, dtype)
+    out, row = np.empty((100, 10), dtype), np.empty(10, dtype)
+    net.predict_one(X[0], out=row)
+    x = X[0]
+    assert peak_of(lambda: net.predict_one(x, out=row)) < SMALL_CHANGE
+    np.testing.assert_allclose(row, net.predict(X)[0], rtol=1e-5, atol=1e-6)
+    assert net.predict(X, out=out) is out
