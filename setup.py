@@ -22,7 +22,7 @@ if sys.platform == "darwin" and "arm64" in os.environ.get("ARCHFLAGS", ""):
 
 # Never -march=native, which breaks on the next machine, nor -ffast-math, which hides NaN.
 # Sums keep the order they are written in: results may not depend on how loops are cut.
-MATH_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+MATH_FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 VARIANTS = {"baseline": []}
 if X86_64:
     VARIANTS["avx2"] = ["-mavx2", "-mfma"]

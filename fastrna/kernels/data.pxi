@@ -59,10 +59,10 @@ cdef class Data:
     cdef object owners
     cdef const char *x
     cdef Py_ssize_t row_bytes, step
+    cdef readonly bint is_sparse
     cdef int kind
     cdef const double *shift
     cdef const double *scale
-    cdef bint sparse
     cdef const long long *indptr
     cdef const int *indices
     cdef const real *values
@@ -75,7 +75,7 @@ cdef class Data:
         cdef Py_ssize_t i
         self.owners = (X, y, sample_weight, shift, scale, csr)
         self.m, self.n_x, self.n_y = m, n_x, n_y
-        self.sparse = csr is not None
+        self.is_sparse = csr is not None
         if csr is not None:
             self.indptr = <const long long *>cnp.PyArray_DATA(csr[0])
             self.indices = <const int *>cnp.PyArray_DATA(csr[1])

@@ -2,6 +2,10 @@
 # fastrna/reference.py: for tests, lessons and curiosity. Arguments are trusted to be of this module's
 # type and of matching shapes; strided and read-only ones are copied into whole vectors.
 
+cdef extern from "cpu.h" nogil:
+    bint runs_avx2()
+    bint runs_avx512()
+
 DTYPE = np.dtype(np.float32 if sizeof(real) == 4 else np.float64)
 VECTOR_LANES = LANES
 
@@ -223,6 +227,16 @@ def first_nonfinite(array):
                         with gil:
                             return i
     return -1
+
+
+def thread_limit():
+    """Threads OpenMP would start now: OMP_NUM_THREADS and threadpoolctl are honoured."""
+    return team_limit()
+
+
+def instruction_sets():
+    """Names of the variants that this processor and operating system can run."""
+    return ["baseline"] + (["avx2"] if runs_avx2() else []) + (["avx512"] if runs_avx512() else [])
 
 
 cdef double peak_loop(Py_ssize_t rounds) noexcept nogil:

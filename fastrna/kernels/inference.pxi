@@ -127,11 +127,11 @@ cdef class Predictor:
         cdef real *input = scratch + 2 * BLOCK_ROWS * self.widest
         cdef const real *a
         for s in range(rows):
-            if data.sparse:
+            if data.is_sparse:
                 self.sparse_row(data, first + s, scratch + s * self.widest)
             else:
                 data.gather_row(first + s, input + s * self.input_stride)
-        a = self.through(rows, NULL if data.sparse else input, self.input_stride, packed, scratch,
+        a = self.through(rows, NULL if data.is_sparse else input, self.input_stride, packed, scratch,
                          scratch + BLOCK_ROWS * self.widest)
         for s in range(rows):
             memcpy(out + (first + s) * self.n_y, a + s * self.widest, self.n_y * sizeof(real))
@@ -161,7 +161,7 @@ cdef class Predictor:
 
     cdef Py_ssize_t scratch_numbers(self, Data data) noexcept nogil:
         """Numbers of scratch a thread needs: two blocks to pass between, one of inputs."""
-        return BLOCK_ROWS * (2 * self.widest + (0 if data.sparse else self.input_stride))
+        return BLOCK_ROWS * (2 * self.widest + (0 if data.is_sparse else self.input_stride))
 
     def predict(self, Data data not None, cnp.ndarray out not None, int n_threads=1):
         """All rows of `data` into `out` (m, n_y), C-ordered and of the network's type."""

@@ -1,0 +1,164 @@
+"""The compiled core, one module for each (float type, instruction set).
+
+`load` returns the module of a variant; `isa` names the one in use. The variant is the best the
+machine and the operating system can run, or the one the environment variable FASTRNA_ISA names.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+
+import numpy as np
+
+#: Types of X that the kernels read as they stand.
+SOURCES = frozenset(
+    ["float32", "float64", "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64",
+     "int64"]
+)  # fmt: skip
+
+_ISAS = ("avx512", "avx2", "baseline")
+_PREFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+_logger = logging.getLogger("fastrna")
+
+# Arithmetic a mini-batch that repays sharing it with one more thread (see docs/performance.md).
+_WORTH_A_THREAD = 200_000.0
+
+# A child of fork inherits OpenMP's bookkeeping but not its threads: it would wait for them for ever.
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _import(prefix: str, isa: str):
+    return importlib.import_module(f"fastrna.kernels.{prefix}_{isa}")
+
+
+@functools.cache
+def _supported() -> tuple[str, ...]:
+    """Instruction sets that the processor and the operating system support, best first."""
+    names = _import("f32", "baseline").instruction_sets()
+    return tuple(isa for isa in _ISAS if isa in names)
+
+
+@functools.cache
+def available() -> list[str]:
+    """Variants that are built and that this machine can run, best first.
+
+    Examples
+    --------
+    >>> from fastrna import kernels
+    >>> kernels.available()[-1]
+    'baseline'
+    """
+    found = []
+    for isa in _supported():
+        try:
+            _import("f32", isa)
+        except ModuleNotFoundError:
+            continue
+        except ImportError as error:
+            _logger.warning("The %s kernels exist but cannot be imported: %s", isa, error)
+            continue
+        found.append(isa)
+    return found
+
+
+@functools.cache
+def isa() -> str:
+    """Name of the kernel variant in use.
+
+    Returns
+    -------
+    str
+        "avx512", "avx2" or "baseline"; what FASTRNA_ISA names if it is set.
+
+    Raises
+    ------
+    ImportError
+        If FASTRNA_ISA names a variant that is unknown, not built, or that the machine cannot run.
+
+    Examples
+    --------
+    >>> import fastrna
+    >>> fastrna.isa() in ("avx512", "avx2", "baseline")
+    True
+    """
+    wanted = os.environ.get("FASTRNA_ISA")
+    if wanted:
+        if wanted not in _ISAS:
+            raise ImportError(f"FASTRNA_ISA is {wanted!r}; expected one of {', '.join(_ISAS)}.")
+        if wanted not in available():
+            raise ImportError(
+                f"FASTRNA_ISA is {wanted!r}, which this machine or this build cannot run; expected "
+                f"one of {', '.join(available())}."
+            )
+        return wanted
+    return available()[0]
+
+
+@functools.cache
+def load(dtype, isa_name: str | None = None):
+    """Return the compiled module for a float type.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float32 or float64.
+    isa_name : str, optional
+        The variant; by default the one in use, `isa`.
+
+    Returns
+    -------
+    module
+        Its functions are those of `fastrna.reference`, its classes are in ``kernels.pyi``.
+
+    Raises
+    ------
+    ValueError
+        If the variant cannot run here or the type is another.
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in _PREFIXES:
+        raise ValueError(f"dtype is {dtype}; expected float32 or float64.")
+    if isa_name is not None and isa_name not in available():
+        raise ValueError(f"isa is {isa_name!r}; expected one of {', '.join(available())}.")
+    return _import(_PREFIXES[dtype], isa_name or isa())
+
+
+def thread_limit() -> int:
+    """Threads that training may use: FASTRNA_NUM_THREADS, or what OpenMP allows.
+
+    OpenMP allows as many as there are processors, fewer under OMP_NUM_THREADS or threadpoolctl; the
+    child of a fork gets one.
+    """
+    if _forked:
+        return 1
+    wanted = os.environ.get("FASTRNA_NUM_THREADS")
+    if wanted is None:
+        return load(np.float32).thread_limit()
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise ValueError(f"FASTRNA_NUM_THREADS is {wanted!r}; expected an integer of at least 1.")
+    return int(wanted)
+
+
+def threads_for(n_threads: int | None, operations: float) -> int:
+    """Threads to use: as many as asked for, or as `operations` between two barriers repay.
+
+    The results are the same bit for bit either way.
+    """
+    if _forked:
+        return 1
+    if n_threads is not None:
+        return n_threads
+    worth = int(operations / _WORTH_A_THREAD)
+    return 1 if worth < 2 else min(worth, thread_limit())

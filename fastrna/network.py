@@ -1,0 +1,490 @@
+"""Network: layer sizes, activations, and the parameters as one flat array and its views."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastrna import kernels
+from fastrna import validation as check
+
+_GRADIENT_ROWS = 512  # rows that pass through a gradient's workspace at once
+_SPARE = 16  # numbers past the parameters: kernels load whole vectors
+
+_INITIALISATIONS = ("auto", "glorot", "he", "zeros")
+_RECTIFIERS = ("relu", "leaky_relu", "elu", "softplus", "gelu", "silu")
+
+
+class Network:
+    """A multilayer perceptron.
+
+    Layer l computes ``Z_l = A_{l-1} W_l + b_l`` and ``A_l = g_l(Z_l)``, from ``A_0 = X``.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Widths of the layers, input first: at least two.
+    hidden : activation or list of activations, default "relu"
+        Activation of the hidden layers, one for all or one for each. An activation is a name or a
+        pair (name, parameter), as ("leaky_relu", 0.01) or ("elu", 1.0). Names: "step", "sign",
+        "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "gelu", "silu",
+        "exp".
+    output : activation, default "identity"
+        Activation of the output layer: one of those, or "softmax".
+    dtype : {"float32", "float64"}, default "float32"
+        Type of the parameters and of all arithmetic.
+    seed : int or None, default None
+        Seed of the initial weights; None draws fresh ones.
+    init : {"auto", "glorot", "he", "zeros"}, default "auto"
+        Initial weights, uniform in [-r, r] with r = sqrt(6 / (n_in + n_out)) for "glorot" (Glorot
+        and Bengio, 2010) and r = sqrt(6 / n_in) for "he" (He et al., 2015); "auto" takes "he" for
+        layers with a rectifier, "glorot" for the others. Biases start at 0.
+
+    Attributes
+    ----------
+    sizes : list of int
+    activations : list of (str, float or None)
+        Name and parameter of each layer's activation.
+    dtype : numpy.dtype
+    parameters : ndarray (n_parameters,)
+        All parameters, one contiguous array: W_1, b_1, W_2, b_2, ... Write into it to change them.
+    weights, biases : list of ndarray
+        Views of `parameters`: W_l (n_in, n_out) and b_l (n_out,).
+    n_parameters : int
+    scaler : Scaler or None
+        If set, it scales the inputs of every method: the network takes raw units.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import fastrna
+    >>> net = fastrna.Network([64, 100, 10], hidden="relu", output="softmax", seed=0)
+    >>> net.n_parameters
+    7510
+    """
+
+    def __init__(self, sizes, hidden="relu", output="identity", dtype="float32", seed=None,
+                 init="auto"):  # fmt: skip
+        self.sizes = check.layer_sizes(sizes)
+        self.activations = check.layer_activations(hidden, output, len(self.sizes) - 2)
+        self.dtype = check.float_type(dtype)
+        check.known(init, "init", _INITIALISATIONS)
+        if seed is not None:
+            seed = check.integer(seed, "seed", 0)
+        self._allocate()
+        if init != "zeros":
+            self._initialise(np.random.default_rng(seed), init)
+        self.scaler = None
+
+    def _allocate(self):
+        """Lay out the flat parameters, their views, and the predictor over them."""
+        pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        self.n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairs)
+        self._buffer = np.zeros(self.n_parameters + _SPARE, self.dtype)
+        self._parameters = self._buffer[: self.n_parameters]
+        self._weights, self._biases = [], []
+        at = 0
+        for n_in, n_out in pairs:
+            end = at + n_in * n_out
+            self._weights.append(self._parameters[at:end].reshape(n_in, n_out))
+            self._biases.append(self._parameters[end : end + n_out])
+            at = end + n_out
+        self._kernel = kernels.load(self.dtype)
+        self._specifications = [(name, parameter or 0.0) for name, parameter in self.activations]
+        self._predictor = self._kernel.Predictor(
+            self.sizes, self._specifications, self._buffer
+        )
+        self._engines = {}
+        self._row = self._predictor.predict_one
+
+    def _initialise(self, rng, init):
+        for weights, (name, _) in zip(self._weights, self.activations, strict=True):
+            n_in, n_out = weights.shape
+            he = init == "he" or (init == "auto" and name in _RECTIFIERS)
+            limit = np.sqrt(6.0 / (n_in if he else n_in + n_out))
+            weights[:] = rng.uniform(-limit, limit, size=weights.shape)
+
+    @property
+    def parameters(self):
+        """All parameters, flat (n_parameters,): W_1, b_1, W_2, b_2, ...; the network's own storage.
+
+        Assigning copies the values in.
+        """
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, values):
+        self._parameters[:] = values
+
+    @property
+    def weights(self):
+        """W_l (n_in, n_out) of each layer: writable views of `parameters`."""
+        return list(self._weights)
+
+    @property
+    def biases(self):
+        """b_l (n_out,) of each layer: writable views of `parameters`."""
+        return list(self._biases)
+
+    def __repr__(self):
+        names = [name if p is None else (name, p) for name, p in self.activations]
+        return (
+            f"Network({self.sizes}, hidden={names[:-1]}, output={names[-1]!r}, "
+            f"dtype='{self.dtype}')"
+        )
+
+    def __getstate__(self):
+        return {
+            "sizes": self.sizes,
+            "activations": self.activations,
+            "dtype": self.dtype.name,
+            "parameters": self._parameters.copy(),
+            "scaler": self.scaler,
+        }
+
+    def __setstate__(self, state):
+        self.sizes, self.activations = state["sizes"], state["activations"]
+        self.dtype = np.dtype(state["dtype"])
+        self._allocate()
+        self._parameters[:] = state["parameters"]
+        self.scaler = state["scaler"]
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def copy(self) -> Network:
+        """Return an independent network with the same parameters and scaler.
+
+        Examples
+        --------
+        >>> import fastrna
+        >>> net = fastrna.Network([2, 1], seed=0)
+        >>> twin = net.copy()
+        >>> twin.parameters[:] = 0
+        >>> bool(net.parameters.any())
+        True
+        """
+        twin = Network.__new__(type(self))
+        twin.__setstate__(self.__getstate__())
+        return twin
+
+    def _operations(self):
+        """Floating-point operations of one example's forward pass."""
+        return 2.0 * sum(w.size for w in self._weights)
+
+    def _scaling(self):
+        """Shift and scale of the inputs, as float64 arrays, or (None, None)."""
+        if self.scaler is None:
+            return None, None
+        return (
+            np.ascontiguousarray(self.scaler.shift_, np.float64),
+            np.ascontiguousarray(self.scaler.scale_, np.float64),
+        )
+
+    def _check_parameters(self):
+        if self._kernel.first_nonfinite(self._parameters) >= 0:
+            for layer, (w, b) in enumerate(zip(self._weights, self._biases, strict=True)):
+                check.finite(w, f"the network's weights[{layer}]")
+                check.finite(b, f"the network's biases[{layer}]")
+
+    def _data(self, X, y=None, sample_weight=None, name="X"):
+        """Checked examples as the kernels read them; y already checked."""
+        shift, scale = self._scaling()
+        n_x, n_y = self.sizes[0], self.sizes[-1]
+        if check.is_sparse(X):
+            (m, _), (indptr, indices, values) = check.sparse_inputs(X, n_x, self.dtype, name)
+            if scale is not None:
+                if shift.any():
+                    raise ValueError(
+                        f"{name} is sparse and the network's scaler shifts its columns, which would "
+                        "fill it; expected a scaler of kind 'max', or a dense array."
+                    )
+                values = (values * scale[indices]).astype(self.dtype)
+            return self._kernel.Data(
+                m, n_x, n_y, None, y, sample_weight, None, None, (indptr, indices, values)
+            )
+        X = check.inputs(X, n_x, name)
+        return self._kernel.Data(len(X), n_x, n_y, X, y, sample_weight, shift, scale)
+
+    def predict(self, X, out=None, n_threads=None):
+        """Return the outputs of all examples.
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix (m, n_x)
+            Inputs, in raw units if the network has a `scaler`.
+        out : ndarray (m, n_y) of the network's type, C-ordered, optional
+            Where to write the outputs.
+        n_threads : int or None, default None
+            Threads; None takes as many as pay. The result is the same bit for bit.
+
+        Returns
+        -------
+        ndarray (m, n_y)
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X has another width, no rows, or numbers that are not finite, or `out` does not fit.
+
+        Examples
+        --------
+        >>> import fastrna
+        >>> fastrna.Network([2, 3, 1], seed=0).predict([[0.0, 0.0]])
+        array([[0.]], dtype=float32)
+        """
+        if n_threads is not None:
+            n_threads = check.integer(n_threads, "n_threads")
+        data = self._data(X)
+        shape = (data.m, self.sizes[-1])
+        if out is None:
+            out = np.empty(shape, self.dtype)
+        else:
+            self._check_out(out, shape)
+        team = kernels.threads_for(n_threads, self._operations() * data.m)
+        return self._predictor.predict(data, out, team)
+
+    def _check_out(self, out, shape):
+        fits = isinstance(out, np.ndarray) and out.dtype == self.dtype and out.shape == shape
+        if not fits or not out.flags.c_contiguous or not out.flags.writeable:
+            what = (
+                f"an array of {out.dtype} with shape {out.shape}"
+                if isinstance(out, np.ndarray)
+                else repr(out)
+            )
+            raise ValueError(
+                f"out is {what}; expected a writable C-ordered array of {self.dtype} with shape "
+                f"{shape}."
+            )
+
+    def predict_one(self, x, out=None):
+        """Return the output of one example, with the least latency.
+
+        Parameters
+        ----------
+        x : ndarray (n_x,)
+            The input; fastest as a contiguous array of the network's type.
+        out : ndarray (n_y,) of the network's type, optional
+            Where to write the output; saves an allocation.
+
+        Returns
+        -------
+        ndarray (n_y,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `predict`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrna
+        >>> net = fastrna.Network([2, 3, 1], seed=0)
+        >>> net.predict_one(np.zeros(2, np.float32))
+        array([0.], dtype=float32)
+        """
+        if self.scaler is None:
+            fast = self._row(x, out)
+            if fast is not None:
+                return fast
+        n_x, n_y = self.sizes[0], self.sizes[-1]
+        x = check.numeric(x, "x")
+        if x.shape != (n_x,):
+            raise ValueError(f"x has shape {x.shape}; expected ({n_x},), one example.")
+        check.finite(x, "x")
+        if out is None:
+            out = np.empty(n_y, self.dtype)
+        else:
+            self._check_out(out, (n_y,))
+        shift, scale = self._scaling()
+        data = self._kernel.Data(1, n_x, n_y, x[None, :], None, None, shift, scale)
+        return self._predictor.predict(data, out, 1)
+
+    def loss_and_gradient(self, X, y, loss="auto", sample_weight=None, l2=0.0, l1=0.0):
+        """Return the cost J and dJ/dparameters, for those who bring their own optimizer.
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix (m, n_x)
+            Inputs.
+        y : array_like (m, n_y), (m,) where n_y = 1, or (m,) classes where the output is softmax
+            Targets.
+        loss : str or (str, float), default "auto"
+            The cost: "squared_error", "log_loss", "perceptron", "absolute_error", "huber",
+            "poisson" or "quantile"; "auto" takes the one that goes with the output.
+        sample_weight : array_like (m,), optional
+            Weights of the examples.
+        l2, l1 : float, default 0.0
+            Penalties ``l2/2 sum W^2`` and ``l1 sum |W|``, biases excluded.
+
+        Returns
+        -------
+        cost : float
+            Weighted mean over examples of the cost summed over outputs, plus the penalties.
+        gradient : ndarray (n_parameters,)
+            In the order of `parameters`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument does not fit.
+
+        Examples
+        --------
+        >>> import fastrna
+        >>> net = fastrna.Network([1, 1], init="zeros", dtype="float64")
+        >>> net.loss_and_gradient([[1.0], [2.0]], [1.0, 3.0])
+        (2.5, array([-3.5, -2. ]))
+        """
+        output = self.activations[-1][0]
+        loss = check.cost(loss, output)
+        l1, l2 = check.real(l1, "l1", 0), check.real(l2, "l2", 0)
+        data = self._examples(X, y, loss[0], sample_weight)
+        self._check_parameters()
+        return self._gradient(data, loss, l1, l2)
+
+    def _examples(self, X, y, loss, sample_weight=None, names=("X", "y")):
+        """Checked inputs, targets and weights as the kernels read them."""
+        # The length of X is wanted before its contents are checked, to compare it with y's.
+        m = X.shape[0] if hasattr(X, "shape") and len(X.shape) else len(check.numeric(X, names[0]))
+        inputs = X if check.is_sparse(X) else check.inputs(X, self.sizes[0], names[0])
+        y = check.targets(
+            y, m, self.sizes[-1], self.activations[-1][0], self.dtype, names[1], names[0]
+        )
+        check.targets_of_loss(y, loss, names[1])
+        weight = check.weights_of_examples(sample_weight, m)
+        if inputs is X and check.is_sparse(X):
+            return self._data(X, y, weight, names[0])
+        shift, scale = self._scaling()
+        return self._kernel.Data(
+            m, self.sizes[0], self.sizes[-1], inputs, y, weight, shift, scale
+        )
+
+    def _gradient(self, data, loss, l1=0.0, l2=0.0, n_threads=None):
+        """Cost and gradient of checked examples, in a workspace kept for the next call."""
+        capacity = min(_GRADIENT_ROWS, 1 << (data.m - 1).bit_length())
+        key = (loss, capacity, data.is_sparse)
+        # Taken out while in use, so that two threads never share one.
+        engine = self._engines.pop(key, None)
+        if engine is None:
+            engine = self._engine("none", loss, capacity, chunked=True, sparse=data.is_sparse)
+        gradient = np.empty(self.n_parameters, self.dtype)
+        team = kernels.threads_for(n_threads, 3 * self._operations() * min(data.m, capacity))
+        cost = engine.gradient(self._parameters, data, gradient, l1=l1, l2=l2, n_threads=team)
+        self._engines[key] = engine
+        return cost, gradient
+
+    def _engine(self, optimizer, loss, capacity, **options):
+        return self._kernel.Engine(
+            self.sizes, self._specifications, (loss[0], loss[1] or 0.0), optimizer, capacity,
+            **options,
+        )  # fmt: skip
+
+    def jacobian(self, X):
+        """Return the derivatives of the outputs with respect to the inputs.
+
+        Parameters
+        ----------
+        X : array_like (m, n_x)
+            Inputs.
+
+        Returns
+        -------
+        ndarray (m, n_y, n_x)
+            ``d yhat_k / d x_j`` of each example, in raw units if the network has a `scaler`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `predict`.
+
+        Examples
+        --------
+        >>> import fastrna
+        >>> net = fastrna.Network([2, 1], dtype="float64", init="zeros")
+        >>> net.weights[0][:] = [[3.0], [4.0]]
+        >>> net.jacobian([[0.0, 0.0]])
+        array([[[3., 4.]]])
+        """
+        data = self._data(X)
+        if data.is_sparse:
+            raise TypeError("X is sparse; expected a dense array.")
+        out = np.empty((data.m, self.sizes[-1], self.sizes[0]), self.dtype)
+        capacity = min(_GRADIENT_ROWS, data.m)
+        engine = self._engine("none", ("squared_error", None), capacity, input_gradient=True)
+        engine.jacobian(self._parameters, data, out)
+        _, scale = self._scaling()
+        return out if scale is None else (out * scale).astype(self.dtype)
+
+    def save(self, path):
+        """Save sizes, activations, parameters and scaler.
+
+        Parameters
+        ----------
+        path : str or path
+            A ``.npz`` file, or ``.safetensors`` with the extra of that name.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile, os, fastrna
+        >>> net = fastrna.Network([2, 1], seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     net.save(os.path.join(folder, "net.npz"))
+        ...     twin = fastrna.Network.load(os.path.join(folder, "net.npz"))
+        >>> bool((twin.parameters == net.parameters).all())
+        True
+        """
+        from fastrna.persistence import save_network
+
+        save_network(self, path)
+
+    @staticmethod
+    def load(path) -> Network:
+        """Return the network saved at `path`; see `save`.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the file cannot be read or holds something else.
+
+        Examples
+        --------
+        See `save`.
+        """
+        from fastrna.persistence import load_network
+
+        return load_network(path)
+
+    def to_onnx(self, path):
+        """Write the network, its scaler included, as an ONNX model (extra ``onnx``).
+
+        Parameters
+        ----------
+        path : str or path
+            The ``.onnx`` file.
+
+        Raises
+        ------
+        ImportError
+            If the extra is not installed.
+
+        Examples
+        --------
+        >>> net.to_onnx("net.onnx")  # doctest: +SKIP
+        """
+        from fastrna.persistence import network_to_onnx
+
+        network_to_onnx(self, path)

@@ -1,0 +1,391 @@
+"""The door: every argument is checked and converted here, once, before any kernel sees it.
+
+Each check returns the value in the form the rest of the library uses, or raises a `ValueError` or
+`TypeError` whose sentence names the argument, what was wrong and what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import numpy as np
+
+from fastrna import kernels
+
+#: Activations and the default of their parameter; None where they take none.
+ACTIVATIONS = {
+    "step": None,
+    "sign": None,
+    "identity": None,
+    "sigmoid": None,
+    "tanh": None,
+    "relu": None,
+    "leaky_relu": 0.1,
+    "elu": 1.0,
+    "softplus": None,
+    "gelu": None,
+    "silu": None,
+    "exp": None,
+    "softmax": None,
+}
+
+#: Costs and the default of their parameter; None where they take none.
+LOSSES = {
+    "squared_error": None,
+    "log_loss": None,
+    "perceptron": None,
+    "absolute_error": None,
+    "huber": 1.0,
+    "poisson": None,
+    "quantile": 0.5,
+}
+
+_THRESHOLDS = ("step", "sign")
+#: Outputs that a cost goes with; a cost that is not here goes with every output but those of others.
+_OUTPUTS_OF = {
+    "log_loss": ("sigmoid", "softmax"),
+    "perceptron": _THRESHOLDS,
+    "poisson": ("exp", "softplus"),
+}
+_AUTO = {"sigmoid": "log_loss", "softmax": "log_loss", "exp": "poisson"} | dict.fromkeys(
+    _THRESHOLDS, "perceptron"
+)
+_BLOCK_ELEMENTS = 1 << 18
+
+
+def known(value, name, names):
+    """Return `value` if it is one of `names`."""
+    if isinstance(value, str) and value in names:
+        return value
+    raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, names))}.")
+
+
+def integer(value, name, least=1, most=None):
+    """Return `value` as an int of at least `least`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
+    limits = f"at least {least}" if most is None else f"from {least} to {most}"
+    if not whole:
+        raise TypeError(f"{name} is {value!r}; expected an integer, {limits}.")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{name} is {value!r}; expected an integer, {limits}.")
+    return int(value)
+
+
+def real(value, name, low=-math.inf, high=math.inf, low_open=False, high_open=False):
+    """Return `value` as a finite float within an interval."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; expected a number.")
+    number = float(value)
+    below = number <= low if low_open else number < low
+    above = number >= high if high_open else number > high
+    if not math.isfinite(number) or below or above:
+        bounds = []
+        if low > -math.inf:
+            bounds.append(f"{'above' if low_open else 'at least'} {low:g}")
+        if high < math.inf:
+            bounds.append(f"{'below' if high_open else 'at most'} {high:g}")
+        wanted = "a finite number" + (", " + " and ".join(bounds) if bounds else "")
+        raise ValueError(f"{name} is {value!r}; expected {wanted}.")
+    return number
+
+
+def specification(value, name, table):
+    """Return (name, parameter) of an activation or a cost given by name or by pair."""
+    parameter = None
+    chosen = value
+    if isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str):
+        chosen, parameter = value
+    chosen = known(chosen, name, table)
+    if table[chosen] is None:
+        if parameter is not None:
+            raise ValueError(f"{name} {chosen!r} takes no parameter; got {parameter!r}.")
+        return chosen, None
+    if parameter is None:
+        return chosen, table[chosen]
+    if chosen == "quantile":
+        return chosen, real(parameter, f"the quantile of {name}", 0, 1, True, True)
+    if chosen == "huber":
+        return chosen, real(parameter, f"the delta of {name}", 0, low_open=True)
+    return chosen, real(parameter, f"the parameter of {name} {chosen!r}")
+
+
+def layer_sizes(sizes):
+    """Return the widths of the layers as a list of ints, input first."""
+    try:
+        sizes = list(sizes)
+    except TypeError:
+        raise TypeError(
+            f"sizes is {sizes!r}; expected a sequence of widths, input first, as [64, 100, 10]."
+        ) from None
+    if len(sizes) < 2:
+        raise ValueError(f"sizes has {len(sizes)} layers; expected at least two, input and output.")
+    return [integer(n, f"sizes[{i}]") for i, n in enumerate(sizes)]
+
+
+def layer_activations(hidden, output, n_hidden):
+    """Return one (name, parameter) a layer."""
+    names = [name for name in ACTIVATIONS if name != "softmax"]
+    table = {name: ACTIVATIONS[name] for name in names}
+    one_each = isinstance(hidden, (list, tuple)) and not (
+        len(hidden) == 2 and isinstance(hidden[0], str) and isinstance(hidden[1], numbers.Real)
+    )
+    if one_each and len(hidden) != n_hidden:
+        raise ValueError(
+            f"hidden lists {len(hidden)} activations; expected one, or one for each of the "
+            f"{n_hidden} hidden layers."
+        )
+    chosen = list(hidden) if one_each else [hidden] * n_hidden
+    specification(hidden, "hidden", table) if not one_each else None
+    return [specification(h, "hidden", table) for h in chosen] + [
+        specification(output, "output", ACTIVATIONS)
+    ]
+
+
+def cost(loss, output):
+    """Return (name, parameter) of a cost, which must go with the output's activation."""
+    if isinstance(loss, str) and loss == "auto":
+        loss = _AUTO.get(output, "squared_error")
+    elif not isinstance(loss, (tuple, list)):
+        known(loss, "loss", ["auto", *LOSSES])
+    name, parameter = specification(loss, "loss", LOSSES)
+    if name in _OUTPUTS_OF:
+        fits, fitting = output in _OUTPUTS_OF[name], _OUTPUTS_OF[name]
+    else:
+        fits = output not in _THRESHOLDS and (output != "softmax" or name == "squared_error")
+        fitting = tuple(
+            a
+            for a in ACTIVATIONS
+            if a not in _THRESHOLDS and (a != "softmax" or name == "squared_error")
+        )
+    if not fits:
+        raise ValueError(
+            f"loss {name!r} does not go with output {output!r}; expected an output among "
+            f"{', '.join(map(repr, fitting))}."
+        )
+    return name, parameter
+
+
+def float_type(dtype):
+    """Return float32 or float64 as a dtype."""
+    try:
+        chosen = np.dtype(dtype)
+    except TypeError:
+        chosen = None
+    if chosen not in (np.float32, np.float64):
+        raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'.")
+    return chosen
+
+
+def numeric(array, name):
+    """Return `array` as an ndarray of a real type the kernels read, uncopied where it is one."""
+    try:
+        array = np.asarray(array)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths; expected a rectangle.") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; expected real numbers: a float, integer or boolean "
+            "type."
+        )
+    if array.dtype.name not in kernels.SOURCES or not array.dtype.isnative:
+        array = array.astype(np.float64)
+    item = array.dtype.itemsize
+    if not array.flags.aligned or any(stride % item for stride in array.strides):
+        array = array.copy()
+    return array
+
+
+def finite(array, name):
+    """Raise unless all numbers are finite, with the place of the first that is not."""
+    if array.dtype.kind != "f" or not array.size:
+        return array
+    if array.flags.c_contiguous:
+        place = kernels.load(array.dtype).first_nonfinite(array)
+        if place < 0:
+            return array
+        where = np.unravel_index(place, array.shape)
+    else:
+        rows = max(1, _BLOCK_ELEMENTS // max(1, array[:1].size))
+        for first in range(0, len(array), rows):
+            bad = ~np.isfinite(array[first : first + rows])
+            if bad.any():
+                where = np.unravel_index(bad.argmax(), bad.shape)
+                where = (where[0] + first, *where[1:])
+                break
+        else:
+            return array
+    value = array[where]
+    place = ", ".join(
+        f"{axis} {int(i)}" for axis, i in zip(("row", "column", "axis 2"), where, strict=False)
+    )
+    raise ValueError(f"{name} has {value} at {place}; expected finite numbers only.")
+
+
+def is_sparse(X):
+    """Whether X is one of SciPy's sparse matrices or arrays, without importing SciPy."""
+    return hasattr(X, "tocsr") and hasattr(X, "nnz")
+
+
+def inputs(X, n_x, name="X"):
+    """Return X (m, n_x) as the kernels read it; float arrays of either type are not copied."""
+    X = numeric(X, name)
+    if X.ndim != 2:
+        hint = f" For one example pass it as a row: {name}.reshape(1, -1)." if X.ndim == 1 else ""
+        raise ValueError(
+            f"{name} has {X.ndim} dimensions; expected 2, (examples, {n_x}).{hint}"
+        )
+    if X.shape[1] != n_x:
+        raise ValueError(
+            f"{name} has {X.shape[1]} columns; expected {n_x}, the width of the input layer."
+        )
+    if X.shape[0] == 0:
+        raise ValueError(f"{name} has no rows; expected at least one example.")
+    return finite(X, name)
+
+
+def sparse_inputs(X, n_x, dtype, name="X"):
+    """Return (shape, (indptr, indices, values)) of a SciPy sparse X, as CSR of one float type."""
+    if X.ndim != 2 or X.shape[1] != n_x:
+        raise ValueError(f"{name} has shape {X.shape}; expected ({'m'}, {n_x}).")
+    if X.shape[0] == 0:
+        raise ValueError(f"{name} has no rows; expected at least one example.")
+    if X.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {X.dtype}; expected real numbers.")
+    X = X.tocsr()
+    values = np.ascontiguousarray(X.data, dtype=dtype)
+    if not np.isfinite(values).all():
+        place = int(np.argmin(np.isfinite(values)))
+        row = int(np.searchsorted(X.indptr, place, side="right")) - 1
+        raise ValueError(
+            f"{name} has {values[place]} at row {row}, column {X.indices[place]}; expected finite "
+            "numbers only."
+        )
+    if len(X.indices) and (X.indices.min() < 0 or X.indices.max() >= n_x):
+        raise ValueError(f"{name} has column indices outside 0 to {n_x - 1}.")
+    return X.shape, (
+        np.ascontiguousarray(X.indptr, dtype=np.int64),
+        np.ascontiguousarray(X.indices, dtype=np.int32),
+        values,
+    )
+
+
+def targets(y, m, n_y, output, dtype, name="y", X_name="X"):
+    """Return y as (m, n_y) numbers of the network's type, or as (m,) int64 classes for softmax."""
+    y = numeric(y, name)
+    if y.ndim not in (1, 2):
+        raise ValueError(f"{name} has {y.ndim} dimensions; expected 1 or 2.")
+    if len(y) != m:
+        raise ValueError(
+            f"{name} has {len(y)} examples and {X_name} has {m}; expected as many of one as of the "
+            "other."
+        )
+    finite(y, name)
+    if y.ndim == 1 and output == "softmax":
+        return _classes(y, n_y, name)
+    if y.ndim == 1 and n_y != 1:
+        raise ValueError(
+            f"{name} has shape ({m},); expected ({m}, {n_y}): one column an output."
+        )
+    y = y.reshape(m, -1)
+    if y.shape[1] != n_y:
+        raise ValueError(
+            f"{name} has {y.shape[1]} columns; expected {n_y}, the width of the output layer."
+        )
+    _within_range(y, output, name)
+    return np.ascontiguousarray(y, dtype=dtype)
+
+
+def _classes(y, n_y, name):
+    classes = y if y.dtype == np.int64 and y.flags.c_contiguous else y.astype(np.int64)
+    if y.dtype.kind == "f" and (classes != y).any():
+        row = int(np.argmax(classes != y))
+        raise ValueError(f"{name} has {y[row]} at row {row}; expected integer classes.")
+    wrong = (classes < 0) | (classes >= n_y)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name} has class {y[row]} at row {row}; expected classes from 0 to {n_y - 1}."
+        )
+    return classes
+
+
+def _within_range(y, output, name):
+    if output == "step":
+        wrong, wanted = (y != 0) & (y != 1), "0 or 1, the values of output 'step'"
+    elif output == "sign":
+        wrong, wanted = (y != -1) & (y != 1), "-1 or 1, the values of output 'sign'"
+    else:
+        return
+    if wrong.any():
+        row, column = (int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
+        raise ValueError(
+            f"{name} has {y[row, column]} at row {row}, column {column}; expected {wanted}."
+        )
+
+
+def targets_of_loss(y, loss, name="y"):
+    """Raise unless the targets are such as the cost can be taken of."""
+    if y.ndim == 1:
+        return
+    if loss == "log_loss":
+        wrong, wanted = (y < 0) | (y > 1), "from 0 to 1 with loss 'log_loss'"
+    elif loss == "poisson":
+        wrong, wanted = y < 0, "at least 0 with loss 'poisson'"
+    else:
+        return
+    if wrong.any():
+        row, column = (int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
+        raise ValueError(
+            f"{name} has {y[row, column]} at row {row}, column {column}; expected numbers {wanted}."
+        )
+
+
+def weights_of_examples(sample_weight, m, name="sample_weight"):
+    """Return sample_weight as (m,) float64, or None."""
+    if sample_weight is None:
+        return None
+    weight = numeric(sample_weight, name)
+    if weight.shape != (m,):
+        raise ValueError(f"{name} has shape {weight.shape}; expected ({m},), one a row of X.")
+    finite(weight, name)
+    weight = np.ascontiguousarray(weight, dtype=np.float64)
+    if (weight < 0).any():
+        row = int(np.argmax(weight < 0))
+        raise ValueError(f"{name} has {weight[row]} at row {row}; expected none below 0.")
+    if not weight.any():
+        raise ValueError(f"{name} is 0 for every example; expected at least one above 0.")
+    return weight
+
+
+def weights_of_classes(class_weight, y, n_y):
+    """Return the weight of each example from that of its class: a dict, "balanced" or None.
+
+    "balanced" weighs class k by m / (n_y * count of k).
+    """
+    if class_weight is None:
+        return None
+    y = np.asarray(y)
+    labels = y if y.ndim == 1 else (y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0])
+    if isinstance(class_weight, str):
+        known(class_weight, "class_weight", ["balanced"])
+        found, place, count = np.unique(labels, return_inverse=True, return_counts=True)
+        return (len(labels) / (len(found) * count))[place]
+    if not isinstance(class_weight, dict):
+        raise TypeError(
+            f"class_weight is {class_weight!r}; expected a dict of weights by class, 'balanced' or "
+            "None."
+        )
+    weight = np.ones(len(labels))
+    present = set(np.unique(labels).tolist())
+    n_classes = max(n_y, 2)
+    for label, value in class_weight.items():
+        value = real(value, f"class_weight[{label!r}]", 0)
+        if label not in present and not (
+            isinstance(label, numbers.Integral) and 0 <= label < n_classes
+        ):
+            raise ValueError(
+                f"class_weight names class {label!r}; expected classes that occur in y."
+            )
+        weight[labels == label] = value
+    return weight
