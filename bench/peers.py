@@ -11,9 +11,9 @@ Run it alone on the machine::
 Each line is one network. Every peer has a process of its own, stopped while another is timed
 (see workers.py); the rounds are interleaved, and the figure is the median over them. The ratio is
 the fastest peer's time over fastrna's: above 1, fastrna is faster. It leaves out "JAX, order",
-whose permutations NumPy draws outside the jit; "of all" is the ratio with it. The peak is what the machine's
-multiply-add units can do on the same number of threads, measured next to each of fastrna's
-timings. An epoch includes drawing the permutation and gathering the examples.
+whose permutations NumPy draws outside the jit; "of all" is the ratio with it. The peak is what
+the machine's multiply-add units can do on the same number of threads, measured next to each of
+fastrna's timings. An epoch includes drawing the permutation and gathering the examples.
 """
 
 from __future__ import annotations
