@@ -1,0 +1,200 @@
+# The contract of every compiled variant: fastrna.kernels.{f32,f64}_{baseline,avx2,avx512}.
+#
+# The functions down to `dropout` are those of fastrna/reference.py, under the same names and with
+# the same arguments; a test holds reference, stub and variants together. "Array" is an array of the
+# variant's own type, `DTYPE`: nothing here converts or checks, the callers in fastrna/*.py do.
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+# A name, or a name and its parameter, as ("elu", 1.0).
+Specification: TypeAlias = str | tuple[str, float | None]
+Csr: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], Array]
+Ending: TypeAlias = Literal["epochs", "target_cost", "interrupt", "divergence"]
+Isa: TypeAlias = Literal["avx512", "avx2", "baseline"]
+
+ACTIVATIONS: dict[str, int]
+LOSSES: dict[str, int]
+OPTIMIZERS: dict[str, int]
+SOURCES: dict[str, int]
+ENDINGS: dict[int, Ending]
+DEFAULT_PARAMETERS: dict[str, float]
+DTYPE: np.dtype[Any]
+VECTOR_LANES: int
+
+# -- the kernels on arrays: m examples, n_in and n_out units ------------------------------------
+
+def activation(activation: Specification, Z: Array) -> Array: ...
+def activation_derivative(activation: Specification, Z: Array) -> Array: ...
+def layer_forward(
+    A: Array,  # (m, n_in)
+    W: Array,  # (n_in, n_out)
+    b: Array,  # (n_out,)
+    activation: Specification = "identity",
+) -> Array: ...  # (m, n_out)
+def weight_gradient(
+    A: Array,  # (m, n_in)
+    dZ: Array,  # (m, n_out)
+) -> tuple[Array, Array]: ...  # (n_in, n_out), (n_out,)
+def input_gradient(
+    dZ: Array,  # (m, n_out)
+    W: Array,  # (n_in, n_out)
+    Z: Array | None = None,  # (m, n_in)
+    activation: Specification = "identity",
+) -> Array: ...  # (m, n_in)
+def cost_and_gradient(
+    loss: Specification,
+    output: Specification,
+    Z: Array,  # (m, n_y)
+    Y: Array,  # (m, n_y)
+    sample_weight: NDArray[Any] | None = None,  # (m,)
+) -> tuple[float, Array]: ...  # J, (m, n_y)
+
+# In place: w, and the v, m beside it, are contiguous and of one shape with g.
+def sgd_update(w: Array, g: Array, learning_rate: float) -> None: ...
+def momentum_update(
+    w: Array, v: Array, g: Array, learning_rate: float, momentum: float
+) -> None: ...
+def nesterov_update(
+    w: Array, v: Array, g: Array, learning_rate: float, momentum: float
+) -> None: ...
+def adam_update(
+    w: Array,
+    m: Array,
+    v: Array,
+    g: Array,
+    learning_rate: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    t: int,
+) -> None: ...
+def dropout(
+    A: Array, rate: float, seed: int, step: int, layer: int, first_row: int = 0
+) -> Array: ...
+
+# -- what the reference leaves to NumPy, and what it has no use for ----------------------------
+
+def permutation(generator: np.random.Generator, m: int) -> NDArray[np.int64]: ...
+def first_nonfinite(array: Array) -> int: ...  # -1: all are finite
+def thread_limit() -> int: ...
+def instruction_sets() -> list[Isa]: ...
+def fma_peak(seconds: float = 0.05, n_threads: int = 1) -> float: ...  # flop/s
+
+# -- the engine ---------------------------------------------------------------------------------
+
+class Data:
+    """Examples, targets and weights where they lie; nothing is copied."""
+
+    def __init__(
+        self,
+        m: int,
+        n_x: int,
+        n_y: int,
+        X: NDArray[Any] | None,  # (m, n_x) of a type in SOURCES; None with csr
+        y: NDArray[Any] | None = None,  # (m, n_y) of DTYPE, or (m,) int64 classes
+        sample_weight: NDArray[np.float64] | None = None,  # (m,)
+        shift: NDArray[np.float64] | None = None,  # (n_x,)
+        scale: NDArray[np.float64] | None = None,  # (n_x,)
+        csr: Csr | None = None,
+    ) -> None: ...
+    @property
+    def m(self) -> int: ...
+    @property
+    def n_x(self) -> int: ...
+    @property
+    def n_y(self) -> int: ...
+    @property
+    def total_weight(self) -> float: ...
+    @property
+    def is_sparse(self) -> bool: ...
+
+@final
+class Engine:
+    """The workspace in which a network is trained."""
+
+    n_steps: int
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activations: Sequence[tuple[str, float]],
+        loss: tuple[str, float],
+        optimizer: str,
+        capacity: int,
+        chunked: bool = False,
+        dropout: float = 0.0,
+        sparse: bool = False,
+        input_gradient: bool = False,
+    ) -> None: ...
+    @property
+    def n_parameters(self) -> int: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    def get_moment(self, which: int) -> Array | None: ...  # (n_parameters,)
+    def set_moment(self, which: int, flat: Array) -> None: ...
+    def train(
+        self,
+        parameters: Array,  # (n_parameters,), IN and OUT
+        data: Data,
+        batch_size: int,
+        rates: NDArray[np.float64],  # (epochs,)
+        *,
+        order: NDArray[np.int64] | None = None,
+        generator: np.random.BitGenerator | None = None,
+        target_cost: float = -1,
+        momentum: float = 0,
+        beta_2: float = 0,
+        epsilon: float = 0,
+        l1: float = 0,
+        l2: float = 0,
+        over_batch: bool = False,
+        dropout_seed: int = 0,
+        signal_period: int = 1,
+        n_threads: int = 1,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], Ending, float]: ...
+    def gradient(
+        self,
+        parameters: Array,  # (n_parameters,)
+        data: Data,
+        gradient: Array,  # (n_parameters,), OUT
+        *,
+        l1: float = 0,
+        l2: float = 0,
+        n_threads: int = 1,
+    ) -> float: ...
+    def evaluate(self, parameters: Array, data: Data, n_threads: int = 1) -> float: ...
+    def jacobian(
+        self,
+        parameters: Array,  # (n_parameters,)
+        data: Data,
+        out: Array,  # (m, n_y, n_x), OUT
+    ) -> None: ...
+
+@final
+class Predictor:
+    """The forward pass over a network's own flat parameters."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activations: Sequence[tuple[str, float]],
+        parameters: Array,  # (n_parameters,) and a vector's worth of spare numbers
+    ) -> None: ...
+    def predict_one(
+        self,
+        x: Any,  # (n_x,); anything else than the fast path takes gives None
+        out: Any = None,  # (n_y,)
+        shift: NDArray[np.float64] | None = None,  # (n_x,)
+        scale: NDArray[np.float64] | None = None,  # (n_x,)
+    ) -> Array | None: ...
+    def predict(
+        self,
+        data: Data,
+        out: Array,  # (m, n_y), OUT
+        n_threads: int = 1,
+    ) -> Array: ...
