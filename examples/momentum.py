@@ -23,10 +23,10 @@ def steps_needed(optimizer, tolerance=1e-3, limit=2000):
 if __name__ == "__main__":
     print("optimizer                        steps to within 0.001 of the minimum")
     for name, optimizer in (
-        ("SGD", fastrna.SGD(learning_rate=0.038)),
-        ("SGD, momentum 0.5", fastrna.SGD(learning_rate=0.038, momentum=0.5)),
-        ("SGD, momentum 0.8", fastrna.SGD(learning_rate=0.038, momentum=0.8)),
-        ("SGD, momentum 0.95", fastrna.SGD(learning_rate=0.038, momentum=0.95)),
-        ("SGD, Nesterov 0.8", fastrna.SGD(learning_rate=0.038, momentum=0.8, nesterov=True)),
+        ("SGD", fastrna.SGD(learning_rate=0.02)),
+        ("SGD, momentum 0.5", fastrna.SGD(learning_rate=0.02, momentum=0.5)),
+        ("SGD, momentum 0.8", fastrna.SGD(learning_rate=0.02, momentum=0.8)),
+        ("SGD, momentum 0.95", fastrna.SGD(learning_rate=0.02, momentum=0.95)),
+        ("SGD, Nesterov 0.8", fastrna.SGD(learning_rate=0.02, momentum=0.8, nesterov=True)),
     ):
         print(f"{name:<33}{steps_needed(optimizer)}")

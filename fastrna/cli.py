@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import fastrna
+from fastrna import kernels
 
 _LEARNING_RATE, _MOMENTUM, _BATCH_SIZE = 0.1, 0.9, 32
 _EXTRAS = ("scipy", "scikit-learn", "matplotlib", "tqdm", "onnx", "safetensors")
@@ -146,7 +147,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         ("seconds", f"{seconds:.3g} for {history.n_epochs} epochs"),
         ("examples/s", f"{history.n_epochs * len(X_train) / seconds:,.0f}"),
         ("kernel variant", fastrna.isa()),
-        ("threads", _threads(arguments.threads)),
+        ("threads", _threads(arguments.threads, 3 * net._operations() * _BATCH_SIZE)),
         (
             "speed-up",
             f"{reference / ours:.1f}x: an epoch takes {ours * 1e3:.3g} ms, "
@@ -229,8 +230,8 @@ def _info(_: argparse.Namespace) -> int:
     from importlib.metadata import PackageNotFoundError, version
 
     print(f"fastrna         {fastrna.__version__}")
-    print(f"kernel variant  {fastrna.isa()} (runnable here: {', '.join(_available())})")
-    print(f"threads         {_threads(None)}")
+    print(f"kernel variant  {fastrna.isa()} (runnable here: {', '.join(kernels.available())})")
+    print(f"threads         at most {kernels.thread_limit()}, fewer where the work is small")
     print(f"machine         {platform.machine()}, {os.cpu_count()} processors, {sys.platform}")
     print(f"Python          {platform.python_version()}")
     print(f"NumPy           {np.__version__}")
@@ -242,11 +243,6 @@ def _info(_: argparse.Namespace) -> int:
     return 0
 
 
-def _available() -> list[str]:
-    from fastrna import kernels
-
-    return list(kernels.available())
-
-
-def _threads(requested: int | None) -> str:
-    return str(requested) if requested else "automatic"
+def _threads(requested: int | None, operations: float) -> str:
+    number = kernels.threads_for(requested, operations)
+    return str(number) if requested else f"{number} (chosen by the amount of work)"

@@ -22,13 +22,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrna.scaling import Scaler
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from fastrna.network import Network
     from fastrna.training import Trainer
+
+    Path = str | os.PathLike[str]
+    Arrays = dict[str, NDArray[Any]]
 
 __all__ = ["load_network", "load_trainer", "network_to_onnx", "save_network", "save_trainer"]
 
@@ -40,9 +44,6 @@ _HEADER = "fastrna"
 # a runtime some years old reads the model.
 _ONNX_OPSET = 13
 _ONNX_IR_VERSION = 8
-
-Path = str | os.PathLike[str]
-Arrays = dict[str, NDArray[Any]]
 
 
 def save_network(net: Network, path: Path) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from fastrna.network import Network
-    from fastrna.training import History
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike, NDArray
+
+    from fastrna.network import Network
+    from fastrna.training import History
 
 __all__ = [
     "confusion_matrix",
