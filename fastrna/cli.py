@@ -137,6 +137,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     if history.n_epochs == 0:
         return 130
+    interrupted = ", then interrupted" if history.stopped_by == "interrupt" else ""
     outputs = net.predict(X_test, n_threads=arguments.threads)
     matrix = confusion_matrix(y_test, outputs)
     right = int(np.trace(matrix))
@@ -144,7 +145,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     rows = (
         ("held-out accuracy", f"{right / len(y_test):.2%} ({right} of {len(y_test)})"),
         ("final cost", f"{history.cost[-1]:.3g}"),
-        ("seconds", f"{seconds:.3g} for {history.n_epochs} epochs"),
+        ("seconds", f"{seconds:.3g} for {history.n_epochs} epochs{interrupted}"),
         ("examples/s", f"{history.n_epochs * len(X_train) / seconds:,.0f}"),
         ("kernel variant", fastrna.isa()),
         ("threads", _threads(arguments.threads, 3 * net._operations() * _BATCH_SIZE)),

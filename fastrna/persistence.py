@@ -261,8 +261,8 @@ def _encode(value: Any, name: str, arrays: Arrays) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "fiub":
             raise TypeError(f"{name} is an array of {value.dtype}, which is not saved.")
-        # The header's own name, and the first parameter of numpy.savez, are not free.
-        while name in arrays or name in (_HEADER, "file"):
+        # The header's own name, and the parameters of numpy.savez, are not free.
+        while name in arrays or name in (_HEADER, "file", "allow_pickle"):
             name += "_"
         arrays[name] = value
         return {"array": name}

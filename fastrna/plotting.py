@@ -234,23 +234,22 @@ def confusion_matrix(y: ArrayLike, predicted: ArrayLike) -> NDArray[np.int64]:
     array([[1, 0],
            [1, 1]])
     """
-    y, predicted = np.asarray(y), np.asarray(predicted)
+    true, guessed = np.asarray(y), np.asarray(predicted)
     n = 0
-    if predicted.ndim == 2:
-        n = predicted.shape[1]
-        predicted = predicted.argmax(axis=1)
-    if y.ndim != 1 or y.shape != predicted.shape:
+    if guessed.ndim == 2:
+        n = guessed.shape[1]
+        guessed = guessed.argmax(axis=1)
+    if true.ndim != 1 or true.shape != guessed.shape:
         raise ValueError(
-            f"y has shape {y.shape} and predicted has {predicted.shape}, "
+            f"y has shape {true.shape} and predicted has {guessed.shape}, "
             "but they must be of one length."
         )
-    for name, classes in (("y", y), ("predicted", predicted)):
+    for name, classes in (("y", true), ("predicted", guessed)):
         if classes.dtype.kind not in "iu" or (classes.size and classes.min() < 0):
             raise ValueError(f"{name} must hold classes 0, 1, 2, ...")
-    y, predicted = y.astype(np.int64), predicted.astype(np.int64)
-    n = max(n, y.max(initial=-1) + 1, predicted.max(initial=-1) + 1)
-    pairs = y * n + predicted
-    return np.bincount(pairs, minlength=n * n).reshape(n, n).astype(np.int64)
+    true, guessed = true.astype(np.int64), guessed.astype(np.int64)
+    n = int(max(n, true.max(initial=-1) + 1, guessed.max(initial=-1) + 1))
+    return np.bincount(true * n + guessed, minlength=n * n).reshape(n, n).astype(np.int64)
 
 
 def plot_confusion(y: ArrayLike, predicted: ArrayLike, ax: Axes | None = None) -> Axes:

@@ -205,6 +205,7 @@ def test_any_plain_tree_comes_back(tmp_path, suffix):
         "marks": {"array": "a", "dict": {}, "tuple": []},
         "numpy": np.float32(0.1),
         "file": np.arange(3),
+        "allow_pickle": np.arange(2),
         "fastrna": np.array(7, dtype=np.uint64),
         "a": {"b": np.ones((2, 3), dtype=bool)},
         "a.b": np.empty((0, 4), dtype=np.float32),
