@@ -348,8 +348,7 @@ class Network:
 
     def _examples(self, X, y, loss, sample_weight=None, names=("X", "y")):
         """Checked inputs, targets and weights as the kernels read them."""
-        # The length of X is wanted before its contents are checked, to compare it with y's.
-        m = X.shape[0] if hasattr(X, "shape") and len(X.shape) else len(check.numeric(X, names[0]))
+        m = check.length(X, names[0])
         inputs = X if check.is_sparse(X) else check.inputs(X, self.sizes[0], names[0])
         y = check.targets(
             y, m, self.sizes[-1], self.activations[-1][0], self.dtype, names[1], names[0]

@@ -153,7 +153,7 @@ class Trainer:
     ----------
     net : Network
         Trained in place.
-    loss, optimizer, batch_size, epochs, target_cost, shuffle, seed, class_weight, l1, l2, dropout, \
+    loss, optimizer, batch_size, target_cost, shuffle, seed, class_weight, l1, l2, dropout, \
 validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         As for `train`.
     l2_over_batch : bool, default False
@@ -183,7 +183,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     array([1., 1.])
     """
 
-    def __init__(self, net, *, loss="auto", optimizer="sgd", batch_size=32, epochs=100,
+    def __init__(self, net, *, loss="auto", optimizer="sgd", batch_size=32,
                  target_cost=None, shuffle=True, seed=None, class_weight=None, l1=0.0, l2=0.0,
                  dropout=0.0, l2_over_batch=False, validation=None, patience=None,
                  restore_best=True, callbacks=(), progress=False, checkpoint=None,
@@ -194,7 +194,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self.loss = check.cost(loss, net.activations[-1][0])
         self.optimizer = optimizer_of(optimizer)
         self.batch_size = None if batch_size is None else check.integer(batch_size, "batch_size")
-        self.epochs = check.integer(epochs, "epochs")
         self.target_cost = None if target_cost is None else check.real(target_cost, "target_cost")
         self.shuffle, self.restore_best, self.progress = bool(shuffle), bool(restore_best), progress
         self.seed = None if seed is None else check.integer(seed, "seed", 0)
@@ -204,13 +203,17 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self.l2_over_batch = bool(l2_over_batch)
         self.validation = _check_validation(validation)
         self.patience = None if patience is None else check.integer(patience, "patience")
+        if self.patience is not None and self.validation is None:
+            raise ValueError(
+                f"patience is {patience} without validation; expected validation examples to "
+                "follow, or patience None."
+            )
+        if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
+            raise TypeError(f"callbacks is {callbacks!r}; expected a list of callables.")
         self.callbacks = list(callbacks)
-        for callback in self.callbacks:
-            if not callable(callback):
-                raise TypeError(f"callbacks holds {callback!r}; expected callables only.")
         self.checkpoint = checkpoint
         self.n_threads = None if n_threads is None else check.integer(n_threads, "n_threads")
-        self.learning_rate = getattr(self.optimizer, "learning_rate", 0.0)
+        self._learning_rate = getattr(self.optimizer, "learning_rate", 0.0)
         self.n_epochs = 0
         self._rng = np.random.default_rng(self.seed)
         self._dropout_seed = self.seed
@@ -218,6 +221,15 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             self._dropout_seed = int(np.random.default_rng().integers(2**63)) if dropout else 0
         self._lowest, self._stagnant = math.inf, 0
         self._engine, self._engine_options, self._moments = None, None, (0, None, None)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next epoch, before its schedule."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._learning_rate = check.real(value, "learning_rate", 0, low_open=True)
 
     # -- the engine ------------------------------------------------------------------------------
 
@@ -405,16 +417,32 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.epoch(trainer.prepare([[1.0]], [2.0]))
         2.0
         """
+        self._check_data(data)
         if order is not None:
+            order = np.asarray(order)
+            whole = order.ndim == 1 and order.dtype.kind in "iu" and len(order)
+            if not whole or order.min() < 0 or order.max() >= data.m:
+                raise ValueError(
+                    f"order is not a list of places in the {data.m} examples; expected (k,) "
+                    f"integers from 0 to {data.m - 1}."
+                )
             order = np.ascontiguousarray(order, np.int64)
-            if order.ndim != 1 or not len(order) or order.min() < 0 or order.max() >= data.m:
-                raise ValueError(f"order does not index the {data.m} examples of data.")
         costs, _, ending = self._descend(data, self._rates(1), order)
         if ending == "interrupt":
             raise KeyboardInterrupt
         self._last_finite = costs[0]
         self._adapt(costs[0])
         return float(costs[0])
+
+    def _check_data(self, data):
+        net = self.network
+        if not isinstance(data, net._kernel.Data) or (data.n_x, data.n_y) != (
+            net.sizes[0],
+            net.sizes[-1],
+        ):
+            raise ValueError(
+                "data was not prepared for this network; expected what Trainer.prepare returned."
+            )
 
     def step(self, X, y, sample_weight=None) -> float:
         """Take one step on a mini-batch: for examples that come one by one.
@@ -465,6 +493,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         --------
         See `prepare`.
         """
+        self._check_data(data)
         net = self.network
         rows = min(data.m, CHUNK_ROWS)
         # A workspace of its own: the trainer's is sized by the mini-batch.
@@ -497,6 +526,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.loss_and_gradient(trainer.prepare([[1.0]], [2.0]))
         (2.0, array([-2., -2.]))
         """
+        self._check_data(data)
         factor = 1 / data.total_weight if self.l2_over_batch else 1.0
         return self.network._gradient(
             data, self.loss, self.l1 * factor, self.l2 * factor, self.n_threads
@@ -504,15 +534,15 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     # -- many epochs -----------------------------------------------------------------------------
 
-    def run(self, X, y, epochs=None, sample_weight=None) -> History:
+    def run(self, X, y, epochs, sample_weight=None) -> History:
         """Train on, from where the last run ended.
 
         Parameters
         ----------
         X, y, sample_weight
             As for `train`.
-        epochs : int, optional
-            At most so many; by default the trainer's option.
+        epochs : int
+            At most so many.
 
         Returns
         -------
@@ -532,7 +562,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.run([[0.0], [1.0]], [1.0, 2.0], epochs=3).n_epochs
         3
         """
-        epochs = self.epochs if epochs is None else check.integer(epochs, "epochs")
+        epochs = check.integer(epochs, "epochs")
         X, y, sample_weight, held_out = self._hold_out(X, y, sample_weight)
         data = self.prepare(X, y, sample_weight)
         if held_out is not None:
@@ -770,7 +800,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         for name in _SAVED_OPTIONS:
             setattr(self, name, state["options"][name])
         self.n_epochs = state["n_epochs"]
-        self.learning_rate = state["learning_rate"]
+        self._learning_rate = state["learning_rate"]
         self._lowest, self._stagnant = state["lowest"], state["stagnant"]
         self._dropout_seed = state["dropout_seed"]
         self._rng.bit_generator.state = state["random"]
@@ -822,7 +852,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
 
 _SAVED_OPTIONS = (
-    "batch_size", "epochs", "target_cost", "shuffle", "seed", "l1", "l2", "dropout",
+    "batch_size", "target_cost", "shuffle", "seed", "l1", "l2", "dropout",
     "l2_over_batch", "patience", "restore_best", "n_threads",
 )  # fmt: skip
 
@@ -924,13 +954,13 @@ def train(net, X, y, *, loss="auto", optimizer="sgd", batch_size=32, epochs=100,
     [0.0, 1.0, 1.0, 0.0]
     """
     trainer = Trainer(
-        net, loss=loss, optimizer=optimizer, batch_size=batch_size, epochs=epochs,
+        net, loss=loss, optimizer=optimizer, batch_size=batch_size,
         target_cost=target_cost, shuffle=shuffle, seed=seed, class_weight=class_weight, l1=l1,
         l2=l2, dropout=dropout, validation=validation, patience=patience,
         restore_best=restore_best, callbacks=callbacks, progress=progress, checkpoint=checkpoint,
         n_threads=n_threads,
     )  # fmt: skip
-    return trainer.run(X, y, sample_weight=sample_weight)
+    return trainer.run(X, y, epochs, sample_weight)
 
 
 def gradient_descent(gradient, w0, optimizer="sgd", steps=100):

@@ -103,11 +103,8 @@ def specification(value, name, table):
         return chosen, None
     if parameter is None:
         return chosen, table[chosen]
-    if chosen == "quantile":
-        return chosen, real(parameter, f"the quantile of {name}", 0, 1, True, True)
-    if chosen == "huber":
-        return chosen, real(parameter, f"the delta of {name}", 0, low_open=True)
-    return chosen, real(parameter, f"the parameter of {name} {chosen!r}")
+    limits = {"quantile": (0, 1, True, True), "huber": (0, math.inf, True)}.get(chosen, ())
+    return chosen, real(parameter, f"the parameter of {name} {chosen!r}", *limits)
 
 
 def layer_sizes(sizes):
@@ -119,27 +116,32 @@ def layer_sizes(sizes):
             f"sizes is {sizes!r}; expected a sequence of widths, input first, as [64, 100, 10]."
         ) from None
     if len(sizes) < 2:
-        raise ValueError(f"sizes has {len(sizes)} layers; expected at least two, input and output.")
+        raise ValueError(f"sizes is {sizes}; expected at least two layers, input and output.")
     return [integer(n, f"sizes[{i}]") for i, n in enumerate(sizes)]
 
 
 def layer_activations(hidden, output, n_hidden):
     """Return one (name, parameter) a layer."""
-    names = [name for name in ACTIVATIONS if name != "softmax"]
-    table = {name: ACTIVATIONS[name] for name in names}
-    one_each = isinstance(hidden, (list, tuple)) and not (
-        len(hidden) == 2 and isinstance(hidden[0], str) and isinstance(hidden[1], numbers.Real)
+    table = {name: default for name, default in ACTIVATIONS.items() if name != "softmax"}
+    is_pair = isinstance(hidden, (list, tuple)) and len(hidden) == 2 and not (
+        isinstance(hidden[1], (list, tuple)) or hidden[1] in ACTIVATIONS
     )
-    if one_each and len(hidden) != n_hidden:
+    if isinstance(hidden, (list, tuple)) and not is_pair:
+        if len(hidden) != n_hidden:
+            raise ValueError(
+                f"hidden lists {len(hidden)} activations; expected one, or one for each of the "
+                f"{n_hidden} hidden layers."
+            )
+        chosen = list(hidden)
+    else:
+        chosen = [hidden] * max(n_hidden, 1)
+    if "softmax" in chosen:
         raise ValueError(
-            f"hidden lists {len(hidden)} activations; expected one, or one for each of the "
-            f"{n_hidden} hidden layers."
+            "hidden is 'softmax', which is for the output only; expected one of "
+            f"{', '.join(map(repr, table))}."
         )
-    chosen = list(hidden) if one_each else [hidden] * n_hidden
-    specification(hidden, "hidden", table) if not one_each else None
-    return [specification(h, "hidden", table) for h in chosen] + [
-        specification(output, "output", ACTIVATIONS)
-    ]
+    layers = [specification(h, "hidden", table) for h in chosen][:n_hidden]
+    return [*layers, specification(output, "output", ACTIVATIONS)]
 
 
 def cost(loss, output):
@@ -222,6 +224,15 @@ def finite(array, name):
     raise ValueError(f"{name} has {value} at {place}; expected finite numbers only.")
 
 
+def length(array, name):
+    """Return the number of examples, before their contents are looked at."""
+    if not hasattr(array, "shape"):
+        array = numeric(array, name)
+    if not array.shape:
+        raise ValueError(f"{name} is {array!r}; expected 2 dimensions, (examples, features).")
+    return array.shape[0]
+
+
 def is_sparse(X):
     """Whether X is one of SciPy's sparse matrices or arrays, without importing SciPy."""
     return hasattr(X, "tocsr") and hasattr(X, "nnz")
@@ -233,14 +244,14 @@ def inputs(X, n_x, name="X"):
     if X.ndim != 2:
         hint = f" For one example pass it as a row: {name}.reshape(1, -1)." if X.ndim == 1 else ""
         raise ValueError(
-            f"{name} has {X.ndim} dimensions; expected 2, (examples, {n_x}).{hint}"
+            f"{name} has shape {X.shape}; expected 2 dimensions, (examples, {n_x}).{hint}"
         )
     if X.shape[1] != n_x:
         raise ValueError(
             f"{name} has {X.shape[1]} columns; expected {n_x}, the width of the input layer."
         )
     if X.shape[0] == 0:
-        raise ValueError(f"{name} has no rows; expected at least one example.")
+        raise ValueError(f"{name} has shape {X.shape}; expected at least one example.")
     return finite(X, name)
 
 
@@ -249,7 +260,7 @@ def sparse_inputs(X, n_x, dtype, name="X"):
     if X.ndim != 2 or X.shape[1] != n_x:
         raise ValueError(f"{name} has shape {X.shape}; expected ({'m'}, {n_x}).")
     if X.shape[0] == 0:
-        raise ValueError(f"{name} has no rows; expected at least one example.")
+        raise ValueError(f"{name} has shape {X.shape}; expected at least one example.")
     if X.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {X.dtype}; expected real numbers.")
     X = X.tocsr()
@@ -274,7 +285,7 @@ def targets(y, m, n_y, output, dtype, name="y", X_name="X"):
     """Return y as (m, n_y) numbers of the network's type, or as (m,) int64 classes for softmax."""
     y = numeric(y, name)
     if y.ndim not in (1, 2):
-        raise ValueError(f"{name} has {y.ndim} dimensions; expected 1 or 2.")
+        raise ValueError(f"{name} has shape {y.shape}; expected 1 or 2 dimensions.")
     if len(y) != m:
         raise ValueError(
             f"{name} has {len(y)} examples and {X_name} has {m}; expected as many of one as of the "
@@ -354,7 +365,7 @@ def weights_of_examples(sample_weight, m, name="sample_weight"):
         row = int(np.argmax(weight < 0))
         raise ValueError(f"{name} has {weight[row]} at row {row}; expected none below 0.")
     if not weight.any():
-        raise ValueError(f"{name} is 0 for every example; expected at least one above 0.")
+        raise ValueError(f"{name} is zero for every example; expected at least one above 0.")
     return weight
 
 

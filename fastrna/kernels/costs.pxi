@@ -107,7 +107,7 @@ cdef inline void softmax_log_loss_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssi
     for i from 0 <= i < rows by LANES:
         store_first(cost + i, load_first(cost + i, rows - i)
                     + load_first(masses + i, rows - i) * log_of(load_first(totals + i, rows - i)),
-                    min(LANES, rows - i))
+                    rows - i)
 
 
 cdef inline void softmax_squared_error_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,

@@ -35,7 +35,9 @@ cnp.import_array()
 cdef extern from "threads.h" nogil:
     int team_size()
     int team_limit()
-    void team_barrier()
+    ctypedef struct meeting:
+        pass
+    void meet(meeting *place, int team)
     double seconds_now()
 
 cdef extern from "math.h" nogil:
@@ -176,6 +178,7 @@ cdef class Engine:
     cdef readonly Py_ssize_t n_parameters, workspace_bytes
     cdef public unsigned long long n_steps
     cdef Layer *layers
+    cdef meeting meeting
     cdef Py_ssize_t n_layers, capacity, n_x, input_stride
     cdef int loss, optimizer
     cdef real loss_parameter
@@ -608,14 +611,14 @@ cdef class Engine:
             self.compare(lo, hi, factor)
             self.backward(lo, hi, at - first)
             if team > 1:
-                team_barrier()
+                meet(&self.meeting, <int>team)
             if rank == 0:
                 self.add_costs(n)
                 if c == chunks.number - 1:
                     self.finish_step(weight, u.penalised)
             self.descend(rank, team, n, chunk, c == 0, c == chunks.number - 1, &u)
             if team > 1:
-                team_barrier()
+                meet(&self.meeting, <int>team)
             at += n
 
     cdef void add_costs(self, Py_ssize_t n) noexcept nogil:
@@ -692,7 +695,7 @@ cdef class Engine:
         if rank == 0:
             self.begin_epoch()
         if team > 1:
-            team_barrier()
+            meet(&self.meeting, <int>team)
         while True:
             at = 0
             while at < self.count and not self.stopping:
@@ -704,7 +707,7 @@ cdef class Engine:
                 if not self.stopping:
                     self.begin_epoch()
             if team > 1:
-                team_barrier()
+                meet(&self.meeting, <int>team)
             if self.stopping:
                 return
 
@@ -719,11 +722,11 @@ cdef class Engine:
             self.forward(lo, hi, False, 0)
             self.compare(lo, hi, 0)
             if team > 1:
-                team_barrier()
+                meet(&self.meeting, <int>team)
             if rank == 0:
                 self.add_costs(n)
             if team > 1:
-                team_barrier()
+                meet(&self.meeting, <int>team)
             at += n
 
     cdef void run(self, bint training, int n_threads) noexcept nogil:

@@ -1,6 +1,6 @@
 # Each kernel as a function of NumPy arrays, under the name and signature of its twin in
-# fastrna/reference.py: for tests, lessons and curiosity. Arguments are trusted to be of this module's
-# type and of matching shapes; strided and read-only ones are copied into whole vectors.
+# fastrna/reference.py: for tests, lessons and curiosity. Arguments are checked, and strided or
+# read-only ones copied into whole vectors.
 
 cdef extern from "cpu.h" nogil:
     bint runs_avx2()
@@ -33,6 +33,22 @@ cdef cnp.ndarray block_of(matrix, Py_ssize_t spare=0):
     return block
 
 
+def matching(**arguments):
+    """Raise unless each (array, shape) pair is an array of this module's type and of that shape."""
+    for name, (array, shape) in arguments.items():
+        if not isinstance(array, np.ndarray) or array.dtype != DTYPE:
+            raise TypeError(f"{name} is not an array of {DTYPE}, the type of these kernels.")
+        if array.shape != tuple(shape):
+            raise ValueError(f"{name} has shape {array.shape}; expected {tuple(shape)}.")
+
+
+def columns_of(name, array):
+    """The width of a matrix."""
+    if not isinstance(array, np.ndarray) or array.ndim != 2:
+        raise ValueError(f"{name} has {np.ndim(array)} dimensions; expected 2.")
+    return array.shape[1]
+
+
 def activation(activation, Z):
     """A = g(Z), of Z's shape; softmax runs along the last axis."""
     cdef cnp.ndarray a
@@ -40,6 +56,7 @@ def activation(activation, Z):
     cdef real largest
     name, parameter = named(activation, DEFAULT_PARAMETERS)
     Z = np.asarray(Z)
+    matching(Z=(Z, Z.shape))
     matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
     a = block_of(matrix)
     rows, stride = len(matrix), a.shape[1]
@@ -61,6 +78,7 @@ def activation_derivative(activation, Z):
         raise ValueError("activation 'softmax' has no elementwise derivative: its outputs are "
                          "coupled; expected one of the other activations")
     Z = np.asarray(Z)
+    matching(Z=(Z, Z.shape))
     matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
     z, d = block_of(matrix), block_of(np.ones(matrix.shape, DTYPE))
     a = z.copy()
@@ -73,9 +91,10 @@ def activation_derivative(activation, Z):
 
 def layer_forward(A, W, b, activation="identity"):
     """g(A W + b): (m, n_in), (n_in, n_out), (n_out,) -> (m, n_out)."""
-    cdef cnp.ndarray inputs = block_of(A), weights = block_of(np.vstack([W, b])), z
-    m, n_in = A.shape
-    n_out = len(b)
+    cdef cnp.ndarray inputs, weights, z
+    n_in, n_out, m = columns_of("A", A), columns_of("W", W), len(A)
+    matching(A=(A, (m, n_in)), W=(W, (n_in, n_out)), b=(b, (n_out,)))
+    inputs, weights = block_of(A), block_of(np.vstack([W, b]))
     z = np.zeros((m, weights.shape[1]), DTYPE)
     product(m, weights.shape[1] // LANES, n_in, numbers(inputs), inputs.shape[1], 1,
             numbers(weights), weights.shape[1], True, numbers(z), z.shape[1])
@@ -84,9 +103,10 @@ def layer_forward(A, W, b, activation="identity"):
 
 def weight_gradient(A, dZ):
     """(A^T dZ, sum of dZ over examples): (m, n_in), (m, n_out) -> (n_in, n_out), (n_out,)."""
-    cdef cnp.ndarray inputs = block_of(A, 1), slopes = block_of(dZ), gradient
-    m, n_in = A.shape
-    n_out = dZ.shape[1]
+    cdef cnp.ndarray inputs, slopes, gradient
+    n_in, n_out, m = columns_of("A", A), columns_of("dZ", dZ), len(A)
+    matching(A=(A, (m, n_in)), dZ=(dZ, (m, n_out)))
+    inputs, slopes = block_of(A, 1), block_of(dZ)
     inputs[:m, n_in] = 1
     gradient = np.zeros((n_in + 1, slopes.shape[1]), DTYPE)
     product(n_in + 1, slopes.shape[1] // LANES, m, numbers(inputs), 1, inputs.shape[1],
@@ -97,9 +117,14 @@ def weight_gradient(A, dZ):
 
 def input_gradient(dZ, W, Z=None, activation="identity"):
     """(dZ W^T) g'(Z), or dZ W^T where Z is None: (m, n_out), (n_in, n_out) -> (m, n_in)."""
-    cdef cnp.ndarray slopes = block_of(dZ), flat = np.ascontiguousarray(W), packed, across, d, z, a
-    n_in, n_out = W.shape
-    m = len(dZ)
+    cdef cnp.ndarray slopes, flat, packed, across, d, z, a
+    n_out, m = columns_of("dZ", dZ), len(dZ)
+    columns_of("W", W)
+    n_in = len(W)
+    matching(dZ=(dZ, (m, n_out)), W=(W, (n_in, n_out)))
+    if Z is not None:
+        matching(Z=(Z, (m, n_in)))
+    slopes, flat = block_of(dZ), np.ascontiguousarray(W)
     in_vectors = vectors_of(n_in)
     packed = np.zeros(n_in * vectors_of(n_out) * LANES, DTYPE)
     across = np.zeros(n_out * in_vectors * LANES, DTYPE)
@@ -120,11 +145,18 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
 
 def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
     """(J, dJ/dZ) of the output layer: the weighted mean over examples of the summed costs."""
-    cdef cnp.ndarray z = block_of(Z), y = block_of(Y), a = z.copy(), d = np.zeros_like(z)
-    cdef cnp.ndarray costs, totals, masses, weights
-    name, parameter = named(loss, DEFAULT_PARAMETERS)
+    cdef cnp.ndarray z, y, a, d, costs, totals, masses, weights
+    from fastrna.validation import cost
+
     output_name, output_parameter = named(output, DEFAULT_PARAMETERS)
-    m, width = Z.shape
+    name, parameter = cost(loss, output_name)
+    parameter = parameter or 0.0
+    width, m = columns_of("Z", Z), len(Z)
+    matching(Z=(Z, (m, width)), Y=(Y, (m, width)))
+    if sample_weight is not None and np.shape(sample_weight) != (m,):
+        raise ValueError(f"sample_weight has shape {np.shape(sample_weight)}; expected ({m},).")
+    z, y = block_of(Z), block_of(Y)
+    a, d = z.copy(), np.zeros_like(z)
     costs, totals, masses = (np.zeros(m + LANES, DTYPE) for _ in range(3))
     weights = np.ones(m) if sample_weight is None else np.array(sample_weight, np.float64)
     if output_name != "softmax":
@@ -139,8 +171,17 @@ def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
     return J, np.ascontiguousarray(d[:m, :width])
 
 
-cdef void update_array(Update u, w, v, s, g):
+cdef update_array(Update u, w, v, s, g):
     """One update of contiguous arrays in place; what is left of whole vectors passes by copies."""
+    for name, array in (("w", w), ("the first moment", v), ("the second moment", s)):
+        if array is not None:
+            matching(**{name: (array, np.shape(w))})
+            if not array.flags.c_contiguous or not array.flags.writeable:
+                raise ValueError(f"{name} is read-only or strided; expected a contiguous array, "
+                                 "which is updated in place.")
+    matching(g=(g, w.shape))
+    if not len(w):
+        return
     cdef cnp.ndarray wa = w.reshape(-1), ga = np.ascontiguousarray(g).reshape(-1)
     cdef cnp.ndarray va = wa if v is None else v.reshape(-1)
     cdef cnp.ndarray sa = wa if s is None else s.reshape(-1)
