@@ -103,6 +103,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     from fastrna.datasets import load_digits, split
     from fastrna.plotting import confusion_matrix
 
+    if arguments.plot:
+        # Said before the training rather than after it.
+        _require_matplotlib()
     X_train, y_train, X_test, y_test = split(*load_digits(), seed=arguments.seed)
     scaler = fastrna.Scaler("minmax").fit(X_train)
     scaler.transform(X_train, out=X_train)
@@ -208,13 +211,18 @@ def _print_worst(matrix: np.ndarray, worst: int = 3) -> None:
         print(f"{digit:>5}{counts}{accuracy[digit]:>11.1%}")
 
 
+def _require_matplotlib() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise ImportError("Pictures need matplotlib: pip install 'fastrna[plot]'.")
+
+
 def _plot(history: fastrna.History, y: np.ndarray, outputs: np.ndarray, path: str) -> None:
+    from matplotlib.figure import Figure
+
     from fastrna import plotting
 
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'fastrna[plot]'.") from error
     # A figure of no window system: this works without a display.
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)

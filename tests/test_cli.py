@@ -57,6 +57,14 @@ def test_demo_draws(tmp_path, capsys, fewer_timings):
     assert (tmp_path / "demo.png").read_bytes()[1:4] == b"PNG"
 
 
+def test_demo_asks_for_matplotlib_before_it_trains(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["demo", "--plot", "demo.png"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "fastrna: Pictures need matplotlib: pip install 'fastrna[plot]'.\n"
+
+
 def test_demo_is_repeatable_and_obeys_its_options(capsys, fewer_timings):
     def run(*options):
         assert main(["demo", "--epochs", "3", *options]) == 0
