@@ -319,6 +319,7 @@ NARROW = (np.zeros((4, 2)), np.zeros((4, 2)))
         ({"batch_size": 2.5}, ["batch_size", "2.5"]),
         ({"batch_size": "all"}, ["batch_size", "all"]),
         ({"epochs": -1}, ["epochs", "-1"]),
+        ({"epochs": 0}, ["epochs", "0"]),
         ({"epochs": 1.5}, ["epochs", "1.5"]),
         ({"epochs": None}, ["epochs"]),
         ({"optimizer": "rmsprop"}, ["optimizer", "rmsprop", "sgd", "adam"]),

@@ -266,7 +266,7 @@ def check_cost(kernels, loss, output, Z, Y, w, dtype):
     expected, expected_dZ = reference.cost_and_gradient(loss, output, *args)
     assert isinstance(found, float)
     assert found == pytest.approx(expected, rel=10 * TOLERANCE[dtype], abs=TOLERANCE[dtype])
-    assert_close(dZ, expected_dZ, dtype, scale=0)
+    assert_close(dZ, expected_dZ, dtype, scale=1 / len(Z))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -294,7 +294,7 @@ def test_costs_take_every_layout(kernels, dtype, rng, loss, output, layout):
 
 @pytest.mark.parametrize(("loss", "output"), PAIRS, ids=str)
 def test_cost_of_a_saturated_network(kernels, dtype, rng, loss, output):
-    far = 60 if output == "exp" else 3000
+    far = 20 if output == "exp" else 3000  # its squared error still fits a float32
     Z = np.array([[far, -far], [-far, far], [0, -0.0]], dtype)
     Y = targets(output, Z.shape, rng).astype(dtype)
     check_cost(kernels, loss, output, Z, Y, None, dtype)

@@ -192,14 +192,6 @@ def test_history_without_validation_has_no_validation(problem):
     )
 
 
-def test_no_epochs_change_nothing(problem):
-    net = network()
-    before = net.parameters.copy()
-    seen = fastrna.train(net, *problem, epochs=0)
-    assert seen.n_epochs == 0 and seen.cost.shape == (0,)
-    np.testing.assert_array_equal(net.parameters, before)
-
-
 def test_the_cost_of_an_epoch_has_the_penalty_and_the_validation_cost_has_not(problem):
     X, y = problem
     net = network(dtype="float64")

@@ -60,7 +60,8 @@ TEN_STEPS = {"batch_size": 5, "epochs": 2, "seed": 3}
 def test_every_activation_and_cost(dtype, rng, hidden, loss, output):
     net = fastrna.Network([4, 9, 3], hidden=hidden, output=output, dtype=dtype, seed=1)
     X, y = data(rng, output, dtype=dtype)
-    start = assert_same_training(net, X, y, loss=loss, **TEN_STEPS)
+    optimizer = fastrna.SGD(1e-4 if output == "exp" else 1e-2)
+    start = assert_same_training(net, X, y, loss=loss, optimizer=optimizer, **TEN_STEPS)
     assert not np.array_equal(net.parameters, start)
 
 
@@ -110,7 +111,7 @@ def test_dropout(dtype, rng, hidden, rate, batch_size):
     net = fastrna.Network([4, 19, 33, 3], hidden=hidden, dtype=dtype, seed=1)
     X, y = data(rng, "identity", dtype=dtype)
     options = {"dropout": rate, "batch_size": batch_size, "epochs": 2, "seed": 7, "l2": 0.01}
-    assert_same_training(net, X, y, optimizer=fastrna.SGD(0.02, momentum=0.9), **options)
+    assert_same_training(net, X, y, optimizer=fastrna.SGD(0.002, momentum=0.5), **options)
 
 
 @pytest.mark.parametrize("sizes", [[1, 1], [1, 16, 1], [3, 2], [16, 64, 97, 10], [33, 7, 1, 5, 2]])
@@ -119,7 +120,7 @@ def test_widths_and_depths(dtype, rng, sizes, batch_size):
     net = fastrna.Network(sizes, hidden="tanh", dtype=dtype, seed=1)
     X, y = data(rng, "identity", 20, sizes[0], sizes[-1], dtype)
     options = {"batch_size": batch_size, "epochs": 2, "seed": 3}
-    assert_same_training(net, X, y, optimizer=fastrna.SGD(0.02, momentum=0.9), **options)
+    assert_same_training(net, X, y, optimizer=fastrna.SGD(0.005, momentum=0.5), **options)
 
 
 def test_different_activations_in_every_layer(dtype, rng):
@@ -198,8 +199,9 @@ def test_predict_and_jacobian(dtype, rng, hidden, output):
     X = rng.normal(size=(67, 4)).astype(dtype)
     for m in (1, 2, 67):
         expected = reference.predict(twin, X[:m].astype(float))
-        np.testing.assert_allclose(net.predict(X[:m]), expected, atol=TRAJECTORY[dtype])
+        tolerance = {"rtol": TRAJECTORY[dtype], "atol": TRAJECTORY[dtype]}
+        np.testing.assert_allclose(net.predict(X[:m]), expected, **tolerance)
         slopes = reference.jacobian(twin, X[:m].astype(float))
-        np.testing.assert_allclose(net.jacobian(X[:m]), slopes, atol=TRAJECTORY[dtype])
+        np.testing.assert_allclose(net.jacobian(X[:m]), slopes, **tolerance)
     for x, row in zip(X, reference.predict(twin, X.astype(float)), strict=True):
-        np.testing.assert_allclose(net.predict_one(x), row, atol=TRAJECTORY[dtype])
+        np.testing.assert_allclose(net.predict_one(x), row, **tolerance)
