@@ -23,6 +23,7 @@ import json
 import os
 import statistics
 from dataclasses import asdict
+from pathlib import Path
 from typing import NamedTuple
 
 import cases
@@ -254,7 +255,8 @@ def main() -> None:
     options = parse()
     use_threads(options.threads)
     bench = Bench(options)
-    report = {"machine": machine.describe(), "threads": options.threads, "results": []}
+    report = {"machine": machine.describe(), "threads": options.threads}
+    report |= {"rounds": options.rounds, "results": []}
     print("  ".join(f"{k}: {v}" for k, v in report["machine"].items()))
     try:
         for name, chosen in wanted(options).items():
@@ -266,12 +268,11 @@ def main() -> None:
                 report["results"].append(result)
                 if any(c in result["median"] for c in columns):
                     print_line(section, result, columns)
+                report |= {"versions": bench.versions, "notes": bench.notes}
+                if options.json:
+                    Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
     finally:
         bench.close()
-        report |= {"versions": bench.versions, "notes": bench.notes, "rounds": options.rounds}
-        if options.json:
-            with open(options.json, "w") as file:
-                json.dump(report, file, indent=1)
     print("\n" + ", ".join(f"{k} {v}" for k, v in bench.versions.items()))
     for what, why in bench.notes.items():
         print(f"left out: {what}: {why}")

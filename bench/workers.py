@@ -15,6 +15,7 @@ and keeps the fastest, so that no peer loses by our choice.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -99,8 +100,15 @@ class Desk:
         return getattr(self.module, function)(*arguments)
 
 
+def die_with_parent() -> None:
+    """Have Linux kill this process when its parent ends: stopped, it could not notice."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def serve(connection: Any, peer: str) -> None:
     """Answer requests until told to stop: the whole life of a worker process."""
+    die_with_parent()
     try:
         desk = Desk(peer)
         connection.send(("done", desk.module.versions()))
