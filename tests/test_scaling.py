@@ -199,12 +199,12 @@ def test_uint8_is_not_converted_whole():
 
 
 def test_read_only_input_and_lists_and_frames():
-    pandas = pytest.importorskip("pandas")
     rows = [[1, 2], [3, 6], [5, 4]]
     expected = Scaler("minmax").fit_transform(rows)
     read_only = np.array(rows)
     read_only.flags.writeable = False
     np.testing.assert_array_equal(Scaler("minmax").fit_transform(read_only), expected)
+    pandas = pytest.importorskip("pandas")
     np.testing.assert_array_equal(Scaler("minmax").fit_transform(pandas.DataFrame(rows)), expected)
 
 
