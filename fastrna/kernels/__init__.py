@@ -24,7 +24,7 @@ _PREFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 _logger = logging.getLogger("fastrna")
 
 # Arithmetic a mini-batch that repays sharing it with one more thread (see docs/performance.md).
-_WORTH_A_THREAD = 200_000.0
+_WORTH_A_THREAD = 1_500_000.0
 
 # A child of fork inherits OpenMP's bookkeeping but not its threads: it would wait for them for ever.
 _forked = False

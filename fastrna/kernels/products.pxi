@@ -247,6 +247,17 @@ cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_in, Py_
                             packed[source.offset + i * source.row + o])
 
 
+cdef inline vec sums_of(vec *rows) noexcept nogil:
+    """The sum of each of LANES vectors, one a lane: halves are woven together and added."""
+    cdef int i, n = LANES
+    while n > 1:
+        n //= 2
+        for i in range(n):
+            rows[i] = (interleave_low(rows[i], rows[i + n])
+                       + interleave_high(rows[i], rows[i + n]))
+    return rows[0]
+
+
 cdef void dot_rows(Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t vectors, Py_ssize_t packed_rows,
                    const real *d,        # IN  (rows, vectors) dZ, rows d_row apart, 0 past n_out
                    Py_ssize_t d_row,
@@ -255,19 +266,27 @@ cdef void dot_rows(Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t vectors, Py_ssiz
                    Py_ssize_t c_row) noexcept nogil:
     """dZ W^T for a batch of a few rows, which would not repay transposing W: dot products."""
     cdef Parts panels = parts_of(vectors, NV)
-    cdef Py_ssize_t s, i, j, p, nv, v
+    cdef Py_ssize_t s, i, j, p, nv, v, r, width
     cdef const real *w
-    cdef vec total
+    cdef vec dots[LANES]
     for s in range(rows):
-        for i in range(n_in):
-            total = splat(0)
+        for i from 0 <= i < n_in by LANES:
+            for r in range(LANES):
+                dots[r] = splat(0)
             v = 0
             for p in range(panels.number):
                 nv = panels.size + (p < panels.larger)
-                w = packed + v * LANES * packed_rows + i * nv * LANES
-                for j in range(nv):
-                    total = total + load(d + (v + j) * LANES) * load(w + j * LANES)
+                width = nv * LANES
+                w = packed + v * LANES * packed_rows
+                for r in range(LANES):
+                    # Past the last row any row will do: its lane is not stored.
+                    for j in range(nv):
+                        dots[r] = dots[r] + (load(d + (v + j) * LANES)
+                                             * load(w + min(i + r, n_in) * width + j * LANES))
                 v += nv
-            c[i] = sum_of(total)
+            if n_in - i >= LANES:
+                store(c + i, sums_of(dots))
+            else:
+                store_first(c + i, sums_of(dots), n_in - i)
         d += d_row
         c += c_row

@@ -127,41 +127,60 @@ SIMD vec exponent(vec x) {
 }
 SIMD vec mantissa(vec x) { return vec_of((bits_of(x) & MANTISSA_MASK) | ONE); }
 
-/* Halves folded into halves: log2(LANES) steps, always in the same order. */
-#define FOLD(x, n, OP)                                                        \
-    for (int half = (n) / 2; half > 0; half /= 2)                             \
-        for (int i = 0; i < half; i++) x[i] = OP(x[i], x[i + half])
-#define PLUS(a, b) ((a) + (b))
-#define LARGER(a, b) ((a) > (b) ? (a) : (b))
-SIMD number sum_of(vec v) { number x[LANES]; store(x, v); FOLD(x, LANES, PLUS); return x[0]; }
-SIMD number largest_of(vec v) { number x[LANES]; store(x, v); FOLD(x, LANES, LARGER); return x[0]; }
-
 /* a0 b0 a1 b1 ... from the lower, and from the upper, halves of a and b: log2(LANES) rounds of this
  * pair transpose a square of LANES vectors. */
 #if !defined(__GNUC__)
 SIMD vec interleave_low(vec a, vec b) { (void)b; return a; }
 SIMD vec interleave_high(vec a, vec b) { (void)b; return a; }
+SIMD number sum_of(vec v) { return v; }
+SIMD number largest_of(vec v) { return v; }
 #else
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vec_bits){__VA_ARGS__})
 #endif
+/* EXCHANGES(STEP) applies STEP to each way of exchanging lanes: halves, quarters, ... neighbours. */
 #if VECTOR_BYTES * 8 == 16 * FASTRNA_BITS
 #define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif VECTOR_BYTES * 8 == 8 * FASTRNA_BITS
+#define EXCHANGES(STEP) \
+    STEP(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7) \
+    STEP(4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11) \
+    STEP(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13) \
+    STEP(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)
+#endif
+#if VECTOR_BYTES * 8 == 8 * FASTRNA_BITS
 #define LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define HIGH 4, 12, 5, 13, 6, 14, 7, 15
-#elif VECTOR_BYTES * 8 == 4 * FASTRNA_BITS
+#define EXCHANGES(STEP) \
+    STEP(4, 5, 6, 7, 0, 1, 2, 3) \
+    STEP(2, 3, 0, 1, 6, 7, 4, 5) \
+    STEP(1, 0, 3, 2, 5, 4, 7, 6)
+#endif
+#if VECTOR_BYTES * 8 == 4 * FASTRNA_BITS
 #define LOW 0, 4, 1, 5
 #define HIGH 2, 6, 3, 7
-#else
+#define EXCHANGES(STEP) \
+    STEP(2, 3, 0, 1) \
+    STEP(1, 0, 3, 2)
+#endif
+#if VECTOR_BYTES * 8 == 2 * FASTRNA_BITS
 #define LOW 0, 2
 #define HIGH 1, 3
+#define EXCHANGES(STEP) \
+    STEP(1, 0)
 #endif
 SIMD vec interleave_low(vec a, vec b) { return SHUFFLE(a, b, LOW); }
 SIMD vec interleave_high(vec a, vec b) { return SHUFFLE(a, b, HIGH); }
+
+/* log2(LANES) steps, always in the same order. */
+#define ADD_EXCHANGED(...) v = v + SHUFFLE(v, v, __VA_ARGS__);
+#define LARGER_OF_EXCHANGED(...) \
+    exchanged = SHUFFLE(v, v, __VA_ARGS__); \
+    v = where_greater(v, exchanged, v, exchanged);
+SIMD number sum_of(vec v) { EXCHANGES(ADD_EXCHANGED) return v[0]; }
+SIMD number largest_of(vec v) { vec exchanged; EXCHANGES(LARGER_OF_EXCHANGED) return v[0]; }
 #endif
 
 #if defined(__GNUC__)
