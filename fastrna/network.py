@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from fastrna import kernels
@@ -142,7 +144,7 @@ class Network:
             "activations": self.activations,
             "dtype": self.dtype.name,
             "parameters": self._parameters.copy(),
-            "scaler": self.scaler,
+            "scaler": copy.deepcopy(self.scaler),
         }
 
     def __setstate__(self, state):
@@ -179,10 +181,18 @@ class Network:
         """Shift and scale of the inputs, as float64 arrays, or (None, None)."""
         if self.scaler is None:
             return None, None
-        return (
-            np.ascontiguousarray(self.scaler.shift_, np.float64),
-            np.ascontiguousarray(self.scaler.scale_, np.float64),
+        if not hasattr(self.scaler, "scale_"):
+            raise ValueError(f"scaler is {self.scaler!r}; expected a fitted Scaler, or None.")
+        scaling = tuple(
+            np.ascontiguousarray(part, np.float64)
+            for part in (self.scaler.shift_, self.scaler.scale_)
         )
+        if any(part.shape != (self.sizes[0],) for part in scaling):
+            raise ValueError(
+                f"scaler was fitted on {scaling[0].size} columns; expected {self.sizes[0]}, the "
+                "width of the input layer."
+            )
+        return scaling
 
     def _check_parameters(self):
         if self._kernel.first_nonfinite(self._parameters) >= 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import os
 
 import numpy as np
@@ -21,7 +20,6 @@ SOURCES = frozenset(
 
 _ISAS = ("avx512", "avx2", "baseline")
 _PREFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
-_logger = logging.getLogger("fastrna")
 
 # Arithmetic a mini-batch that repays sharing it with one more thread (see docs/performance.md).
 _WORTH_A_THREAD = 1_500_000.0
@@ -67,7 +65,9 @@ def available() -> list[str]:
         except ModuleNotFoundError:
             continue
         except ImportError as error:
-            _logger.warning("The %s kernels exist but cannot be imported: %s", isa, error)
+            import logging
+
+            logging.getLogger("fastrna").warning("The %s kernels exist but cannot be imported: %s", isa, error)
             continue
         found.append(isa)
     return found

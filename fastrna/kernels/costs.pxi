@@ -28,7 +28,7 @@ cdef inline vec sign_of(vec x) noexcept nogil:
 cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a, vec y,
                         vec *d) noexcept nogil:
     """The cost of one output, and in d its derivative: dJ/da, or dJ/dz where `is_matched`."""
-    cdef vec r = a - y, zero = splat(0), size = absolute(r), delta
+    cdef vec r = a - y, zero = splat(0), size = absolute(r), delta, slope
     d[0] = r
     if loss == LOG_LOSS:
         return softplus(z) - z * y
@@ -47,18 +47,20 @@ cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a
         return maximum(r * <real>(1 - parameter), r * -parameter)
     elif loss == POISSON:
         # Half the Poisson deviance, y ln(y / a) - y + a; with the exponential output ln a = z.
-        if output != EXP:
-            d[0] = r / a
-            z = log_of(a)
+        # For softplus, far below 0, ln a = z and g'(z) = a: the quotients stay finite.
+        if output == SOFTPLUS:
+            delta = splat(<real>1e-8 if sizeof(real) == 4 else <real>1e-17)
+            slope = g_prime(SOFTPLUS, 0, z, a)
+            d[0] = slope - y * where_greater(delta, a, splat(1), slope / a)
+            z = where_greater(delta, a, z, log_of(a))
         return where_greater(y, zero, y * (log_of(y) - z), zero) + r
     return r * r * <real>0.5
 
 
 cdef inline bint is_matched(int loss, int output) noexcept nogil:
-    """Whether dJ/dz = a - y."""
-    return (loss == LOG_LOSS or loss == PERCEPTRON
-            or (loss == SQUARED_ERROR and output == IDENTITY)
-            or (loss == POISSON and output == EXP))
+    """Whether `loss_of` gives dJ/dz itself."""
+    return (loss == LOG_LOSS or loss == PERCEPTRON or loss == POISSON
+            or (loss == SQUARED_ERROR and output == IDENTITY))
 
 
 cdef inline void loss_rows(const int loss, real parameter, int output, real output_parameter,

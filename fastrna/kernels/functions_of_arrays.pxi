@@ -16,12 +16,13 @@ cdef inline real *numbers(cnp.ndarray array) noexcept:
 
 cdef tuple named(specification, defaults):
     """A (name, parameter) pair from a name or a pair."""
-    if isinstance(specification, str):
-        return specification, defaults.get(specification, 0.0)
-    return specification
+    name, parameter = (specification, None) if isinstance(specification, str) else specification
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation is {name!r}; expected one of {', '.join(ACTIVATIONS)}.")
+    return name, defaults.get(name, 0.0) if parameter is None else parameter
 
 
-DEFAULT_PARAMETERS = {"leaky_relu": 0.1, "elu": 1.0, "huber": 1.0, "quantile": 0.5}
+DEFAULT_PARAMETERS = {"leaky_relu": 0.1, "elu": 1.0}
 
 
 cdef cnp.ndarray block_of(matrix, Py_ssize_t spare=0):
@@ -33,7 +34,7 @@ cdef cnp.ndarray block_of(matrix, Py_ssize_t spare=0):
     return block
 
 
-def matching(**arguments):
+cdef matching(dict arguments):
     """Raise unless each (array, shape) pair is an array of this module's type and of that shape."""
     for name, (array, shape) in arguments.items():
         if not isinstance(array, np.ndarray) or array.dtype != DTYPE:
@@ -42,7 +43,7 @@ def matching(**arguments):
             raise ValueError(f"{name} has shape {array.shape}; expected {tuple(shape)}.")
 
 
-def columns_of(name, array):
+cdef columns_of(name, array):
     """The width of a matrix."""
     if not isinstance(array, np.ndarray) or array.ndim != 2:
         raise ValueError(f"{name} has {np.ndim(array)} dimensions; expected 2.")
@@ -56,7 +57,7 @@ def activation(activation, Z):
     cdef real largest
     name, parameter = named(activation, DEFAULT_PARAMETERS)
     Z = np.asarray(Z)
-    matching(Z=(Z, Z.shape))
+    matching(dict(Z=(Z, Z.shape)))
     matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
     a = block_of(matrix)
     rows, stride = len(matrix), a.shape[1]
@@ -78,7 +79,7 @@ def activation_derivative(activation, Z):
         raise ValueError("activation 'softmax' has no elementwise derivative: its outputs are "
                          "coupled; expected one of the other activations")
     Z = np.asarray(Z)
-    matching(Z=(Z, Z.shape))
+    matching(dict(Z=(Z, Z.shape)))
     matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
     z, d = block_of(matrix), block_of(np.ones(matrix.shape, DTYPE))
     a = z.copy()
@@ -93,7 +94,7 @@ def layer_forward(A, W, b, activation="identity"):
     """g(A W + b): (m, n_in), (n_in, n_out), (n_out,) -> (m, n_out)."""
     cdef cnp.ndarray inputs, weights, z
     n_in, n_out, m = columns_of("A", A), columns_of("W", W), len(A)
-    matching(A=(A, (m, n_in)), W=(W, (n_in, n_out)), b=(b, (n_out,)))
+    matching(dict(A=(A, (m, n_in)), W=(W, (n_in, n_out)), b=(b, (n_out,))))
     inputs, weights = block_of(A), block_of(np.vstack([W, b]))
     z = np.zeros((m, weights.shape[1]), DTYPE)
     product(m, weights.shape[1] // LANES, n_in, numbers(inputs), inputs.shape[1], 1,
@@ -105,7 +106,7 @@ def weight_gradient(A, dZ):
     """(A^T dZ, sum of dZ over examples): (m, n_in), (m, n_out) -> (n_in, n_out), (n_out,)."""
     cdef cnp.ndarray inputs, slopes, gradient
     n_in, n_out, m = columns_of("A", A), columns_of("dZ", dZ), len(A)
-    matching(A=(A, (m, n_in)), dZ=(dZ, (m, n_out)))
+    matching(dict(A=(A, (m, n_in)), dZ=(dZ, (m, n_out))))
     inputs, slopes = block_of(A, 1), block_of(dZ)
     inputs[:m, n_in] = 1
     gradient = np.zeros((n_in + 1, slopes.shape[1]), DTYPE)
@@ -121,9 +122,9 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
     n_out, m = columns_of("dZ", dZ), len(dZ)
     columns_of("W", W)
     n_in = len(W)
-    matching(dZ=(dZ, (m, n_out)), W=(W, (n_in, n_out)))
+    matching(dict(dZ=(dZ, (m, n_out)), W=(W, (n_in, n_out))))
     if Z is not None:
-        matching(Z=(Z, (m, n_in)))
+        matching(dict(Z=(Z, (m, n_in))))
     slopes, flat = block_of(dZ), np.ascontiguousarray(W)
     in_vectors = vectors_of(n_in)
     packed = np.zeros(n_in * vectors_of(n_out) * LANES, DTYPE)
@@ -152,7 +153,7 @@ def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
     name, parameter = cost(loss, output_name)
     parameter = parameter or 0.0
     width, m = columns_of("Z", Z), len(Z)
-    matching(Z=(Z, (m, width)), Y=(Y, (m, width)))
+    matching(dict(Z=(Z, (m, width)), Y=(Y, (m, width))))
     if sample_weight is not None and np.shape(sample_weight) != (m,):
         raise ValueError(f"sample_weight has shape {np.shape(sample_weight)}; expected ({m},).")
     z, y = block_of(Z), block_of(Y)
@@ -175,11 +176,11 @@ cdef update_array(Update u, w, v, s, g):
     """One update of contiguous arrays in place; what is left of whole vectors passes by copies."""
     for name, array in (("w", w), ("the first moment", v), ("the second moment", s)):
         if array is not None:
-            matching(**{name: (array, np.shape(w))})
+            matching({name: (array, np.shape(w))})
             if not array.flags.c_contiguous or not array.flags.writeable:
                 raise ValueError(f"{name} is read-only or strided; expected a contiguous array, "
                                  "which is updated in place.")
-    matching(g=(g, w.shape))
+    matching(dict(g=(g, w.shape)))
     if not len(w):
         return
     cdef cnp.ndarray wa = w.reshape(-1), ga = np.ascontiguousarray(g).reshape(-1)
