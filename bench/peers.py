@@ -13,7 +13,8 @@ Each line is one network. Every peer has a process of its own, stopped while ano
 the fastest peer's time over fastrna's: above 1, fastrna is faster. It leaves out "JAX, order",
 whose permutations NumPy draws outside the jit; "of all" is the ratio with it. The peak is what
 the machine's multiply-add units can do on the same number of threads, measured next to each of
-fastrna's timings, the best of them. An epoch includes drawing the permutation and gathering the examples.
+fastrna's timings; the best of them counts. An epoch includes drawing the permutation and
+gathering the examples.
 """
 
 from __future__ import annotations
