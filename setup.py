@@ -1,8 +1,8 @@
 """Build fastrna's kernels: one extension module for each (float type, instruction set).
 
-Each module is the same Cython source compiled with its own flags; the package loads the best one the
-machine can run, so a wheel is fast everywhere and crashes nowhere. FASTRNA_OPENMP=0 builds without
-threads; otherwise OpenMP is used where the compiler has it.
+Each module is the same Cython source compiled with its own flags; the package loads the best one
+the machine can run, so a wheel is fast everywhere and crashes nowhere. FASTRNA_OPENMP=0 builds
+without threads; otherwise OpenMP is used where the compiler has it.
 """
 
 import os
@@ -51,6 +51,7 @@ class BuildKernels(build_ext):
     """build_ext that gives each compiler its own flags and OpenMP where it exists."""
 
     def build_extensions(self):
+        """Compile every extension with the flags its compiler knows."""
         msvc = self.compiler.compiler_type == "msvc"
         openmp = (["/openmp"], []) if msvc else (["-fopenmp"], ["-fopenmp"])
         if os.environ.get("FASTRNA_OPENMP", "1") == "0" or not links(self.compiler, *openmp):

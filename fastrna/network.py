@@ -201,7 +201,7 @@ class Network:
                 check.finite(b, f"the network's biases[{layer}]")
 
     def _data(self, X, y=None, sample_weight=None, name="X"):
-        """Checked examples as the kernels read them; y already checked."""
+        """Return checked examples as the kernels read them; y is checked already."""
         shift, scale = self._scaling()
         n_x, n_y = self.sizes[0], self.sizes[-1]
         if check.is_sparse(X):
@@ -209,8 +209,8 @@ class Network:
             if scale is not None:
                 if shift.any():
                     raise ValueError(
-                        f"{name} is sparse and the network's scaler shifts its columns, which would "
-                        "fill it; expected a scaler of kind 'max', or a dense array."
+                        f"{name} is sparse and the network's scaler shifts its columns, which "
+                        "would fill it; expected a scaler of kind 'max', or a dense array."
                     )
                 values = (values * scale[indices]).astype(self.dtype)
             return self._kernel.Data(
@@ -357,7 +357,7 @@ class Network:
         return self._gradient(data, loss, l1, l2)
 
     def _examples(self, X, y, loss, sample_weight=None, names=("X", "y")):
-        """Checked inputs, targets and weights as the kernels read them."""
+        """Return checked inputs, targets and weights as the kernels read them."""
         m = check.length(X, names[0])
         inputs = X if check.is_sparse(X) else check.inputs(X, self.sizes[0], names[0])
         y = check.targets(

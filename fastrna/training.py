@@ -244,7 +244,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         return int(self._engine.workspace_bytes) if self._engine is not None else 0
 
     def _engine_for(self, data, rows):
-        """The engine, rebuilt only where the data need a larger one; its state moves along."""
+        """Return the engine, rebuilt only where a larger one is needed; its state moves along."""
         options = {
             "capacity": min(rows, CHUNK_ROWS),
             "chunked": rows > CHUNK_ROWS,
@@ -318,7 +318,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if len(costs):
             self._last_finite = costs[-1]
         seen = getattr(self, "_last_finite", None)
-        before = "no epoch was finite before" if seen is None else f"the last finite cost was {seen:.6g}"
+        before = f"the last finite cost was {seen:.6g}"
+        if seen is None:
+            before = "no epoch was finite before"
         raise DivergenceError(
             f"The cost became {last} in epoch {self.n_epochs + 1}; {before}. The network holds the "
             "parameters from before that epoch. Try a smaller learning_rate "
@@ -334,7 +336,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         )
 
     def _adapt(self, cost):
-        """The adaptive schedule, after an epoch."""
+        """Cut the learning rate, where the schedule is adaptive, after an epoch."""
         schedule = getattr(self.optimizer, "schedule", None)
         if not isinstance(schedule, Adaptive):
             return
@@ -603,7 +605,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._restore(best)
 
     def _end_epoch(self, history, held_out, best, progress):
-        """Validation, patience, callbacks, checkpoint; whether to stop."""
+        """Validate, keep the best, call back, save; return whether to stop."""
         watched = history._columns["cost"][-1]
         if held_out is not None:
             X, y, data = held_out
@@ -883,7 +885,7 @@ def train(net, X, y, *, loss="auto", optimizer="sgd", batch_size=32, epochs=100,
         Trained in place.
     X : array_like or SciPy sparse matrix (m, n_x)
         Inputs. A float or integer array of any strides is read where it stands.
-    y : array_like (m, n_y), (m,) where n_y = 1, or (m,) classes 0 .. n_y-1 where the output is softmax
+    y : array_like (m, n_y), (m,) where n_y = 1, or (m,) classes where the output is softmax
         Targets.
     loss : str or (str, float), default "auto"
         "squared_error", "log_loss", "perceptron", "absolute_error", "huber", "poisson",

@@ -42,7 +42,7 @@ LOSSES = {
 }
 
 _THRESHOLDS = ("step", "sign")
-#: Outputs that a cost goes with; a cost that is not here goes with every output but those of others.
+#: Outputs that a cost goes with; a cost not listed goes with all outputs but thresholds.
 _OUTPUTS_OF = {
     "log_loss": ("sigmoid", "softmax"),
     "perceptron": _THRESHOLDS,

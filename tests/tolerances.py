@@ -4,9 +4,6 @@ import numpy as np
 
 EPS = {"float32": float(np.finfo("float32").eps), "float64": float(np.finfo("float64").eps)}
 
-# Products: every element is a sum of k terms, each good to a rounding; relative to sum |a b|.
-PRODUCT_ULP = 2.0
-
 # Relative to the largest element, kernels that are a few roundings long.
 ELEMENTWISE = {"float32": 4e-6, "float64": 1e-14}
 
@@ -16,13 +13,15 @@ TRAJECTORY = {"float32": 1e-4, "float64": 1e-10}
 # Derivatives against central differences in float64.
 FINITE_DIFFERENCE = 2e-7
 
-# Units in the last place, against 160-bit arithmetic over every exponent of the dtype.
+# Units in the last place, against 160-bit arithmetic over every exponent of the dtype. Millions of
+# arguments, every variant, GCC 12 have given at most: exp 1.1, sigmoid 2.3, tanh 2.5, softplus 2.0,
+# elu 1.2, silu 3.2, gelu 2.1 (its erfc is the C library's, which may be worse elsewhere).
 ULP = {
-    "exp": {"float32": 2.0, "float64": 2.0},
-    "sigmoid": {"float32": 4.0, "float64": 4.0},
-    "tanh": {"float32": 4.0, "float64": 4.0},
-    "softplus": {"float32": 2.0, "float64": 2.0},
-    "elu": {"float32": 2.0, "float64": 2.0},
-    "silu": {"float32": 3.0, "float64": 3.0},
-    "gelu": {"float32": 2.0, "float64": 8.0},
+    "exp": {"float32": 1.5, "float64": 1.5},
+    "sigmoid": {"float32": 3.0, "float64": 3.0},
+    "tanh": {"float32": 3.0, "float64": 3.0},
+    "softplus": {"float32": 2.5, "float64": 2.5},
+    "elu": {"float32": 1.5, "float64": 1.5},
+    "silu": {"float32": 4.0, "float64": 4.0},
+    "gelu": {"float32": 2.5, "float64": 8.0},
 }

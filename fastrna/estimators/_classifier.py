@@ -10,12 +10,7 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    check_classification_targets,
-    type_of_target,
-    unique_labels,
-)
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
 
 from ._base import BaseMLP
 
@@ -209,7 +204,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _learn_targets(self, y, incremental):
         kind = _target_kind(y)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self.classes_ = unique_labels(y)
+            self.classes_ = _labels(y)
             self._target_kind, self._sparse_targets = kind, hasattr(y, "tocsr")
             return
         if not hasattr(self, "_target_kind"):
@@ -219,7 +214,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self._sparse_targets = hasattr(y, "tocsr")
         if not self.warm_start:
             return
-        labels = unique_labels(y)
+        labels = _labels(y)
         if set(labels) != set(self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous "
@@ -246,7 +241,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if not np.array_equal(self.classes_[index], y):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
-                f"'y' has {unique_labels(y)}."
+                f"'y' has {_labels(y)}."
             )
         return index if self._target_kind == "multiclass" else index.astype(dtype).reshape(-1, 1)
 
@@ -406,8 +401,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
 def _target_kind(y) -> str:
     """Return "binary", "multiclass" or "multilabel-indicator"; refuse anything else."""
-    check_classification_targets(y)
     kind = type_of_target(y, input_name="y")
+    if kind in ("binary", "multiclass", "multilabel-indicator"):
+        return kind
     if "multioutput" in kind:
         raise ValueError("Multioutput target data is not supported with label binarization")
-    return kind
+    raise ValueError(
+        f"Unknown label type: {kind}. The targets of a classifier are classes; for numbers, use "
+        "MLPRegressor."
+    )
+
+
+def _labels(y):
+    """Return the labels that occur, sorted; all columns of an indicator matrix."""
+    return np.unique(y) if y.ndim == 1 else np.arange(y.shape[1])

@@ -24,7 +24,7 @@ _PREFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 # Arithmetic a mini-batch that repays sharing it with one more thread (see docs/performance.md).
 _WORTH_A_THREAD = 1_500_000.0
 
-# A child of fork inherits OpenMP's bookkeeping but not its threads: it would wait for them for ever.
+# A child of fork inherits OpenMP's bookkeeping but not its threads, and would wait for them.
 _forked = False
 
 
@@ -67,7 +67,9 @@ def available() -> list[str]:
         except ImportError as error:
             import logging
 
-            logging.getLogger("fastrna").warning("The %s kernels exist but cannot be imported: %s", isa, error)
+            logging.getLogger("fastrna").warning(
+                "The %s kernels exist but cannot be imported: %s", isa, error
+            )
             continue
         found.append(isa)
     return found

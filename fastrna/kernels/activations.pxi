@@ -1,13 +1,14 @@
 # Activation functions g and their derivatives g', side by side.
 #
 # Design: each is one line on a vector. `activate` and `differentiate` take the activation as a
-# compile-time constant (the dispatchers at the end name each once), so that the loop over a block has
-# no branch inside. A derivative is written from the output a = g(z) wherever that suffices, so that a
-# layer need not keep z; `needs_preactivation` says where it does not.
+# compile-time constant (the dispatchers at the end name each once), so that the loop over a block
+# has no branch inside. A derivative is written from the output a = g(z) wherever that suffices, so
+# that a layer need not keep z; `needs_preactivation` says where it does not.
 # Rejected: function pointers (a call a vector), the activation fused into the product's registers
 # (12 tiles x 12 activations of code; the block is still in L1 when it is activated: about 1 %).
 #
-# Blocks are rows x vectors, `stride` numbers apart; lanes past a layer's width carry harmless numbers.
+# Blocks are rows x vectors, `stride` numbers apart; lanes past a layer's width carry harmless
+# numbers.
 
 cdef extern from "math.h" nogil:
     double erfc(double x)

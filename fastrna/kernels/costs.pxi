@@ -1,12 +1,13 @@
 # Costs J and their gradients dJ/dZ at the output layer, side by side.
 #
-# Design: one pass over a mini-batch's rows yields the cost of each example and, in the same registers,
-# its gradient with respect to the output's pre-activation z. Where output and cost match (identity and
-# squared error, sigmoid or softmax and log loss, exp and poisson, step or sign and the perceptron
-# criterion) that is a - y; elsewhere it is dJ/da * g'(z). Logarithms are taken of z, never of a, so
-# that a saturated output has a finite cost. The logarithm of softmax's totals is taken at the end of
-# the block, a vector of rows at a time.
-# Rejected: the cost from a (infinite at a = 0 or 1), one libm log a row (4 % of a small net's step).
+# Design: one pass over a mini-batch's rows yields the cost of each example and, in the same
+# registers, its gradient with respect to the output's pre-activation z. Where output and cost match
+# (identity and squared error, sigmoid or softmax and log loss, exp and poisson, step or sign and
+# the perceptron criterion) that is a - y; elsewhere it is dJ/da * g'(z). Logarithms are taken of z,
+# never of a, so that a saturated output has a finite cost. The logarithm of softmax's totals is
+# taken at the end of the block, a vector of rows at a time.
+# Rejected: the cost from a (infinite at a = 0 or 1), one libm log a row (4 % of a small net's
+# step).
 #
 # cost of an example = sum over outputs; the caller averages over examples.
 

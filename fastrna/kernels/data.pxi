@@ -1,11 +1,12 @@
-# The examples as the engine reads them: where they lie, of what type, and how a row becomes numbers.
+# The examples as the engine reads them: where they lie, of what type, and how a row becomes
+# numbers.
 #
 # Design: a mini-batch's rows are gathered, converted and scaled in one pass into the engine's input
-# block, straight from the user's array: no copy of X is ever made, whatever its type or strides, and
-# a memmap is read a mini-batch at a time. The ones column that follows the inputs makes the bias one
-# more row of weights: its gradient falls out of A^T dZ.
-# Rejected: products that read X through row pointers (no conversion, no scaling; the gather is 5 % of
-# the widest net's step).
+# block, straight from the user's array: no copy of X is ever made, whatever its type or strides,
+# and a memmap is read a mini-batch at a time. The ones column that follows the inputs makes the
+# bias one more row of weights: its gradient falls out of A^T dZ.
+# Rejected: products that read X through row pointers (no conversion, no scaling; the gather is 5 %
+# of the widest net's step).
 
 cdef enum Source:
     FLOAT32, FLOAT64, UINT8, INT8, UINT16, INT16, UINT32, INT32, UINT64, INT64

@@ -1,16 +1,17 @@
 # One step, one epoch, all layers: the training loop, without Python.
 #
-# Design: the engine owns everything a mini-batch touches: its packed copy of the weights, velocities,
-# activations and gradients, all allocated once. A call trains any number of epochs and hands back the
-# parameters at the end of each finite one. Inside,
+# Design: the engine owns everything a mini-batch touches: its packed copy of the weights,
+# velocities, activations and gradients, all allocated once. A call trains any number of epochs and
+# hands back the parameters at the end of each finite one. Inside,
 #     gather -> forward -> cost -> backward | barrier | weight gradient + update | barrier
-# Rows of the batch are shared among the threads before the first barrier (each row passes through all
-# layers on one thread), rows of the weights after it (each element of dW is summed, and its weight
-# updated, by one thread in one order): the result is the same bit for bit for any number of threads.
-# One parallel region spans all epochs of a call; small work runs on the caller's thread, with none.
-# A batch larger than `capacity` passes in chunks whose gradients add up in a buffer before the update,
-# which bounds the workspace and keeps a chunk's activations in cache.
-# Rejected: a region a product (a microsecond each), sharing columns (dZ W^T would sum across threads).
+# Rows of the batch are shared among the threads before the first barrier (each row passes through
+# all layers on one thread), rows of the weights after it (each element of dW is summed, and its
+# weight updated, by one thread in one order): the result is the same bit for bit for any number of
+# threads. One parallel region spans all epochs of a call; small work runs on the caller's thread,
+# with none. A batch larger than `capacity` passes in chunks whose gradients add up in a buffer
+# before the update, which bounds the workspace and keeps a chunk's activations in cache.
+# Rejected: a region a product (a microsecond each), sharing columns (dZ W^T would sum across
+# threads).
 
 cimport cython
 from cython.parallel cimport parallel, prange, threadid
@@ -74,8 +75,8 @@ cdef struct Layer:
 
 
 cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
-    """Numbers between rows of a block: room for the ones column, in whole cache lines; an odd number
-    of them, as rows a large power of two apart would share a few sets of L1."""
+    """Numbers between rows of a block: room for the ones column, in whole cache lines; an odd
+    number of them, as rows a large power of two apart would share a few sets of L1."""
     cdef Py_ssize_t line = CACHE_LINE // sizeof(real), lines = (width + 1 + line - 1) // line
     if lines > 2 and lines % 2 == 0:
         lines += 1
@@ -777,7 +778,7 @@ cdef class Engine:
               double momentum=0, double beta_2=0, double epsilon=0, double l1=0, double l2=0,
               bint over_batch=False, unsigned long long dropout_seed=0, Py_ssize_t signal_period=1,
               int n_threads=1):
-        """Train len(rates) epochs at those learning rates; the parameters after each are `parameters`.
+        """Train len(rates) epochs at those learning rates; `parameters` holds those after each.
 
         Returns (costs, seconds, ending, last cost): arrays of the finished epochs, one of ENDINGS.
         """

@@ -257,7 +257,7 @@ def permutation(generator, m):
 
 
 def first_nonfinite(array):
-    """Place of the first NaN or infinity of a contiguous array of this type; -1 if there is none."""
+    """Place of the first NaN or infinity of a contiguous array of this type; -1 without any."""
     cdef cnp.ndarray x = array
     cdef Py_ssize_t i, block, count = x.size
     cdef const real *p = numbers(x)

@@ -1,10 +1,10 @@
 # Prediction: one row with the least latency, many rows with the most throughput.
 #
-# Design: a row is pushed through the flat parameters as they stand, with scratch on the stack, so that
-# a change of the parameters needs no bookkeeping and threads share nothing. Whole vectors are loaded
-# past the end of a row of W: the lanes beyond n_out carry the next row's numbers and are never looked
-# at (the network allocates its parameters with a vector to spare). Many rows are worth packing the
-# weights first; then blocks of rows pass through all layers, shared among the threads.
+# Design: a row is pushed through the flat parameters as they stand, with scratch on the stack, so
+# that a change of the parameters needs no bookkeeping and threads share nothing. Whole vectors are
+# loaded past the end of a row of W: the lanes beyond n_out carry the next row's numbers and are
+# never looked at (the network allocates its parameters with a vector to spare). Many rows are worth
+# packing the weights first; then blocks of rows pass through all layers, shared among the threads.
 # Both take the same tiles in the same order, so a row's prediction does not depend on its company.
 
 cdef enum:
@@ -20,7 +20,7 @@ cdef class Predictor:
     Parameters
     ----------
     sizes, activations : as for Engine
-    parameters : ndarray, flat, of the network's type, followed by a vector's worth of spare numbers.
+    parameters : ndarray, flat, of the network's type, with a vector's worth of numbers to spare.
     """
 
     cdef object parameters
@@ -131,8 +131,8 @@ cdef class Predictor:
                 self.sparse_row(data, first + s, scratch + s * self.widest)
             else:
                 data.gather_row(first + s, input + s * self.input_stride)
-        a = self.through(rows, NULL if data.is_sparse else input, self.input_stride, packed, scratch,
-                         scratch + BLOCK_ROWS * self.widest)
+        a = self.through(rows, NULL if data.is_sparse else input, self.input_stride, packed,
+                         scratch, scratch + BLOCK_ROWS * self.widest)
         for s in range(rows):
             memcpy(out + (first + s) * self.n_y, a + s * self.widest, self.n_y * sizeof(real))
 

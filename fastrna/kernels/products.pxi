@@ -2,15 +2,16 @@
 #
 # Design: one tile of C, `mr` rows x `nv` vectors, is held in registers while the depth k runs over
 # broadcasts of A and vectors of B. Forward and weight gradient differ only in the two strides of A;
-# the input gradient becomes the same product over a transposed copy of W. `tile` is inlined with its
-# two sizes constant, once for each remainder, so every row and column count runs at full width.
-# Each element of C is one chain of multiply-adds in the order of k, whatever tile it falls in: results
-# do not depend on how rows are shared among threads, nor on which rows stand beside one another.
+# the input gradient becomes the same product over a transposed copy of W. `tile` is inlined with
+# its two sizes constant, once for each remainder, so every row and column count runs at full width.
+# Each element of C is one chain of multiply-adds in the order of k, whatever tile it falls in:
+# results do not depend on how rows are shared among threads, nor on which rows stand beside one
+# another.
 #
-# Matrices of weights are kept packed: in panels of up to NV vectors of columns, each panel contiguous
-# over the rows, padded with zeros to whole vectors. A panel streams through L1 and stays in L2 while
-# the rows of A pass by (unpacked, a stride of a power of two thrashes L1). As the engine keeps its own
-# copy of the weights during an epoch, packing costs nothing a step.
+# Matrices of weights are kept packed: in panels of up to NV vectors of columns, each panel
+# contiguous over the rows, padded with zeros to whole vectors. A panel streams through L1 and stays
+# in L2 while the rows of A pass by (unpacked, a stride of a power of two thrashes L1). As the
+# engine keeps its own copy of the weights during an epoch, packing costs nothing a step.
 # Rejected: BLAS (5-25 % slower at these sizes, a dependency), packing A (its rows already stream).
 
 cdef enum: DEPTH_BLOCK = 1024   # depth of a panel that stays in L2 with the rows of A beside it
@@ -109,7 +110,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t depth,
                   const real *a,         # IN  (rows, depth), strides a_row and a_depth
                   Py_ssize_t a_row, Py_ssize_t a_depth,
                   const real *b,         # IN  (depth, vectors): packed panels where b_row is 0,
-                  Py_ssize_t b_row,      #     else rows b_row apart
+                  Py_ssize_t b_row,      # else rows b_row apart
                   bint biased,           # whether one more row of b holds the bias
                   real *c,               # OUT (rows, vectors), rows c_row apart
                   Py_ssize_t c_row) noexcept nogil:

@@ -3,9 +3,10 @@
 # Design: a run of weights is updated while the gradient of its tile is still in L1, so that the
 # weights and the velocity cross the memory bus once a step. The gradient comes as `scale * slope`:
 # with a tile's sums the scale is 1; for a mini-batch of one example, dW = a_i dz, the slope is dz
-# itself and no gradient is ever stored. The penalties' gradient l2 w + l1 sign(w) joins in registers.
-# Rejected: update inside the product's registers (saves a store and a load in L1, costs four optimizers
-# times every tile).
+# itself and no gradient is ever stored. The penalties' gradient l2 w + l1 sign(w) joins in
+# registers.
+# Rejected: update inside the product's registers (saves a store and a load in L1, costs four
+# optimizers times every tile).
 
 cdef enum Optimizer:
     NO_UPDATE, SGD, MOMENTUM, NESTEROV, ADAM
