@@ -194,6 +194,23 @@ def test_patience_is_exceeded_not_met(wine):
     assert model.n_iter_ == 5
 
 
+def test_weightless_batches_teach_nothing(wine):
+    """scikit-learn divides by the sum of the weights of a mini-batch, zero or not."""
+    X, y = wine
+    weights = np.repeat([0.0, 1.0], [100, 78])
+    fit = {"solver": "sgd", "shuffle": False, "batch_size": 50, "alpha": 0.0, "momentum": 0.0}
+    model = small(**fit).partial_fit(X, y, weights, classes=[0, 1, 2])
+    alone = small(**fit).partial_fit(X[100:], y[100:], classes=[0, 1, 2])
+    np.testing.assert_allclose(parameters_of(model), parameters_of(alone), rtol=1e-12)
+
+
+def test_warnings_point_at_the_caller(wine):
+    for parameters in ({}, {"solver": "lbfgs"}, {"batch_size": 1000}):
+        with pytest.warns() as given:
+            small(**parameters).fit(*wine)
+        assert {warning.filename for warning in given} == {__file__}
+
+
 def test_interrupt_keeps_the_model(wine):
     def interrupt(model):
         if model.n_iter_ == 2:

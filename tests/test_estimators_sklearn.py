@@ -132,6 +132,7 @@ PROBLEMS = {
 RUNS = {
     "nesterov": {"solver": "sgd"},
     "momentum": {"solver": "sgd", "nesterovs_momentum": False, "momentum": 0.5},
+    "heavy": {"solver": "sgd", "momentum": 1.0, "learning_rate_init": 1e-5},
     "plain": {"solver": "sgd", "momentum": 0.0, "shuffle": False},
     "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "power_t": 0.2},
     "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1},
@@ -189,6 +190,20 @@ def test_same_run_weighted(name):
     model, reference = fit_both(name, (X, y), weights, solver="sgd")
     for a, b in zip(model.coefs_, reference.coefs_, strict=True):
         np.testing.assert_allclose(a, b, **FLOAT64)
+
+
+def test_same_run_of_numpy_scalars():
+    numbers = {
+        "alpha": np.float32(0.1),
+        "batch_size": np.int64(50),
+        "learning_rate_init": np.float32(0.01),
+        "max_iter": np.int64(3),
+        "momentum": np.float64(0.5),
+        "nesterovs_momentum": np.bool_(True),
+        "hidden_layer_sizes": np.array([5, 4]),
+    }
+    data = scaled(datasets.load_wine)
+    assert_same_run(*fit_both("MLPClassifier", data, solver="sgd", **numbers))
 
 
 def test_same_run_poisson():

@@ -283,7 +283,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
             hidden=activations,
             output=OUTPUT_ACTIVATIONS[self.out_activation_],
             dtype=dtype.name,
-            seed=0,
+            init="zeros",
         )
         # scikit-learn has one activation, which decides the width of the draw in every layer, the
         # last included. Where every layer has its own, the last goes by the one before it.
@@ -418,7 +418,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
                 hidden=activations,
                 output=OUTPUT_ACTIVATIONS[self.out_activation_],
                 dtype=_common_dtype(coefs).name,
-                seed=0,
+                init="zeros",
             )
             net.scaler = self.__dict__.get("scaler_")
             trainer = None

@@ -115,10 +115,10 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
                     f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) reached and "
                     "the optimization hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
     except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=4)
+        warnings.warn("Training interrupted by user.", stacklevel=5)
     if divergence is not None:
         if not stops_early:
             raise ValueError(NON_FINITE) from divergence
@@ -127,7 +127,7 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
             "validation score are kept. Lower learning_rate_init, or scale the inputs, e.g. with "
             "input_scaling='zscore'.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     if stops_early:
         model._network.parameters[:] = model._best_parameters
@@ -199,7 +199,7 @@ def fit_lbfgs(model, X, targets, weights, held_out, monitor):
             f"lbfgs failed to converge after {model.n_iter_} iteration(s) "
             f"(status={result.status}): {result.message}. {advice}",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -212,7 +212,7 @@ def _stochastic_trainer(model, n, random, incremental):
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped",
-                stacklevel=5,
+                stacklevel=6,
             )
         batch_size = min(int(model.batch_size), n)
     trainer = model._trainer if incremental else None
@@ -245,8 +245,9 @@ def _new_trainer(model, seed):
     else:
         optimizer = SGD(
             learning_rate=model.learning_rate_init,
-            momentum=model.momentum,
-            nesterov=bool(model.nesterovs_momentum) and model.momentum > 0,
+            # scikit-learn allows a momentum of 1, the library what is below it.
+            momentum=min(float(model.momentum), math.nextafter(1.0, 0.0)),
+            nesterov=bool(model.nesterovs_momentum and model.momentum > 0),
         )
     return Trainer(
         model._network,
@@ -291,7 +292,7 @@ def _widened(net):
         hidden=[name if p is None else (name, p) for name, p in net.activations[:-1]],
         output=net.activations[-1][0],
         dtype="float64",
-        seed=0,
+        init="zeros",
     )
     wide.parameters[:] = net.parameters
     wide.scaler = net.scaler
