@@ -15,6 +15,7 @@ NETS = [
     ([64, 100, 10], {"hidden": "relu", "output": "softmax"}, 203),
     ([33, 257, 129, 5], {"hidden": "gelu", "output": "sigmoid"}, 301),
     ([1, 17, 1, 17, 1], {"hidden": ["elu", "silu", "softplus"]}, 100),
+    ([5, 40, 3], {"hidden": "tanh", "output": "softmax"}, 1300),  # in three pieces, as one batch
 ]
 
 
@@ -52,6 +53,19 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, case, batch_size, opti
         other_cost, other_gradient = other.loss_and_gradient(X, y)
         assert other_cost == cost
         np.testing.assert_array_equal(other_gradient, gradient)
+
+
+@pytest.mark.parametrize("batch_size", [7, 700])
+def test_sparse_rows_give_the_same_bits(dtype, batch_size):
+    sparse = pytest.importorskip("scipy.sparse")
+    net, X, y = make([90, 33, 10], {"hidden": "relu", "output": "softmax"}, 700, dtype)
+    X = sparse.csr_array(np.where(np.abs(X) > 1.5, X, 0))
+    for n_threads in (1, 2, 3):
+        other = net.copy()
+        fastrna.train(other, X, y, batch_size=batch_size, epochs=2, seed=0, n_threads=n_threads)
+        if n_threads == 1:
+            expected = other.parameters
+        np.testing.assert_array_equal(other.parameters, expected)
 
 
 def test_large_layers_give_the_same_bits(dtype):

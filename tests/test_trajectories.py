@@ -114,6 +114,18 @@ def test_dropout(dtype, rng, hidden, rate, batch_size):
     assert_same_training(net, X, y, optimizer=fastrna.SGD(0.002, momentum=0.5), **options)
 
 
+@pytest.mark.parametrize("m", [511, 512, 513, 1023, 1025, 1700])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_mini_batches_larger_than_the_workspace(dtype, rng, optimizer, m):
+    """The engine passes them in pieces; nothing of that may be seen."""
+    net = fastrna.Network([4, 9, 5, 3], "tanh", output="softmax", dtype=dtype, seed=1)
+    X, y = data(rng, "softmax", m, dtype=dtype)
+    options = {"sample_weight": rng.uniform(0.2, 3, m), "dropout": 0.1, "l1": 1e-3, "l2": 0.01}
+    for batch_size in (None, 700):
+        options |= {"batch_size": batch_size, "epochs": 3, "seed": 5}
+        assert_same_training(net.copy(), X, y, optimizer=optimizer, **options)
+
+
 @pytest.mark.parametrize("sizes", [[1, 1], [1, 16, 1], [3, 2], [16, 64, 97, 10], [33, 7, 1, 5, 2]])
 @pytest.mark.parametrize("batch_size", [1, 2, 6, 13])
 def test_widths_and_depths(dtype, rng, sizes, batch_size):
@@ -142,16 +154,22 @@ def test_class_indices(dtype, rng):
     assert_same_training(net, X, y.argmax(axis=1), **TEN_STEPS)
 
 
-def test_sparse_rows(dtype, rng):
+@pytest.mark.parametrize(("m", "batch_size"), [(40, 1), (40, 7), (1100, None)])
+def test_sparse_rows(dtype, rng, m, batch_size):
     sparse = pytest.importorskip("scipy.sparse")
-    X = np.where(rng.random((40, 30)) < 0.1, rng.normal(size=(40, 30)), 0).astype(dtype)
+    X = np.where(rng.random((m, 30)) < 0.1, rng.normal(size=(m, 30)), 0).astype(dtype)
     X[7] = 0
-    y = rng.normal(size=(40, 3)).astype(dtype)
+    y = rng.normal(size=(m, 3)).astype(dtype)
     for optimizer in OPTIMIZERS:
         for penalty in {}, {"l1": 0.01, "l2": 0.05}:
             net = fastrna.Network([30, 9, 3], hidden="tanh", dtype=dtype, seed=1)
             twin = twin_of(net)
-            options = {"optimizer": optimizer, "batch_size": 7, "epochs": 2, "seed": 3} | penalty
+            options = {
+                "optimizer": optimizer,
+                "batch_size": batch_size,
+                "epochs": 2,
+                "seed": 3,
+            } | penalty
             expected = reference.train(twin, X, y, **options)
             history = fastrna.train(net, sparse.csr_array(X), y, **options)
             tolerance = TRAJECTORY[dtype]
