@@ -219,7 +219,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._dropout_seed = self.seed
         if self.seed is None:
             self._dropout_seed = int(np.random.default_rng().integers(2**63)) if dropout else 0
-        self._lowest, self._stagnant = math.inf, 0
+        self._lowest, self._stagnant, self._last_finite = math.inf, 0, None
         self._engine, self._engine_options, self._moments = None, None, (0, None, None)
 
     @property
@@ -317,10 +317,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _raise_divergence(self, costs, last):
         if len(costs):
             self._last_finite = costs[-1]
-        seen = getattr(self, "_last_finite", None)
-        before = f"the last finite cost was {seen:.6g}"
-        if seen is None:
-            before = "no epoch was finite before"
+        before = "no epoch was finite before"
+        if self._last_finite is not None:
+            before = f"the last finite cost was {self._last_finite:.6g}"
         raise DivergenceError(
             f"The cost became {last} in epoch {self.n_epochs + 1}; {before}. The network holds the "
             "parameters from before that epoch. Try a smaller learning_rate "

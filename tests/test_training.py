@@ -609,3 +609,21 @@ def test_unpickled_and_copied_networks_predict_the_same(problem):
         other.parameters[:] = 0
         assert (other.weights[0] == 0).all()
         assert net.parameters.any()
+
+
+def test_divergence_in_the_first_epoch_has_no_cost_to_name(problem):
+    net = network()
+    before = net.parameters.copy()
+    with pytest.raises(fastrna.DivergenceError, match="no epoch was finite before"):
+        fastrna.train(net, *problem, optimizer=fastrna.SGD(1e30), batch_size=1, epochs=2)
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+def test_a_step_with_many_rows_of_softmax():
+    """More rows than a vector has lanes."""
+    rng = np.random.default_rng(0)
+    for rows in (1, 15, 16, 33, 64):
+        net = fastrna.Network([3, 4, 5], output="softmax", seed=0)
+        X, y = rng.normal(size=(rows, 3)), rng.integers(5, size=rows)
+        cost = net.loss_and_gradient(X, y)[0]
+        assert fastrna.Trainer(net).step(X, y) == pytest.approx(cost, rel=1e-5)
