@@ -535,6 +535,13 @@ def train(
     epoch is the mean, weighted as the examples are, of what its mini-batches cost before the
     update each of them made. Training stops early at a cost of ``target_cost`` or less.
 
+    Raises
+    ------
+    ValueError
+        If a schedule is one that follows the cost instead of the epoch.
+
+    Examples
+    --------
     >>> net = SimpleNamespace(activations=["identity"], weights=[np.eye(1)], biases=[np.ones(1)])
     >>> train(net, np.array([[1.0]]), np.array([1.0]), epochs=3).round(3)
     array([0.5  , 0.48 , 0.461])
@@ -548,15 +555,20 @@ def train(
     w = np.ones(m) if sample_weight is None else np.asarray(sample_weight)
     pairs = zip(net.weights, net.biases, strict=True)
     update = _updater(optimizer, [p for pair in pairs for p in pair])
+    schedule = getattr(optimizer, "schedule", None)
+    if schedule is not None and not hasattr(schedule, "rate"):
+        raise ValueError(f"schedule is {schedule!r}; expected one that gives a rate to an epoch")
     rng = np.random.default_rng(seed)
     drop_seed, step, costs = seed if isinstance(seed, int) else 0, 0, []
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        alpha = optimizer.learning_rate
+        alpha = alpha if schedule is None else schedule.rate(alpha, epoch)
         order = rng.permutation(m) if shuffle else np.arange(m)
         total = 0.0
         for rows in np.split(order, range(batch_size or m, m, batch_size or m)):
             drop = _dropper(dropout, drop_seed, step)
             J, gradient = _backpropagation(net, X[rows], Y[rows], loss, w[rows], l1, l2, drop)
-            update(gradient, optimizer.learning_rate)
+            update(gradient, alpha)
             total += float(w[rows].sum()) * J
             step += 1
         costs.append(total / float(w.sum()))

@@ -490,6 +490,20 @@ def test_gradient_of_a_step_with_dropout_is_the_finite_difference():
     np.testing.assert_allclose(gradient, expected, atol=tolerances.FINITE_DIFFERENCE)
 
 
+def test_a_schedule_gives_each_epoch_its_rate():
+    X, y = np.array([[1.0]]), np.array([1.0])
+    net = network([1, 1], None, "identity")
+    set_flat(net, np.zeros(2))
+    sgd = SimpleNamespace(learning_rate=0.1, momentum=0.0, nesterov=False)
+    sgd.schedule = SimpleNamespace(rate=lambda initial, epoch: initial / (epoch + 1))
+    costs = reference.train(net, X, y, optimizer=sgd, epochs=3)
+    errors = np.array([1, 1 - 2 * 0.1, (1 - 2 * 0.1) * (1 - 2 * 0.05)])
+    np.testing.assert_allclose(costs, errors**2 / 2)
+    sgd.schedule = SimpleNamespace(patience=2)
+    with pytest.raises(ValueError, match="schedule"):
+        reference.train(net, X, y, optimizer=sgd, epochs=3)
+
+
 def test_target_cost_stops_training():
     X, y = np.array([[1.0], [2.0]]), np.array([1.0, 2.0])
     net = network([1, 1], None, "identity")

@@ -114,6 +114,21 @@ def test_dropout(dtype, rng, hidden, rate, batch_size):
     assert_same_training(net, X, y, optimizer=fastrna.SGD(0.002, momentum=0.5), **options)
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [fastrna.InverseScaling(0.7), fastrna.StepDecay(2, 0.5), fastrna.Cosine(4, 1e-3)],
+    ids=str,
+)
+def test_schedules(dtype, rng, schedule):
+    X, y = data(rng, "identity", dtype=dtype)
+    for optimizer in (
+        fastrna.SGD(0.1, 0.5, schedule=schedule),
+        fastrna.Adam(0.02, schedule=schedule),
+    ):
+        net = fastrna.Network([4, 9, 3], "tanh", dtype=dtype, seed=1)
+        assert_same_training(net, X, y, optimizer=optimizer, batch_size=5, epochs=6, seed=3)
+
+
 @pytest.mark.parametrize("m", [511, 512, 513, 1023, 1025, 1700])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_mini_batches_larger_than_the_workspace(dtype, rng, optimizer, m):
