@@ -468,7 +468,7 @@ class Recorder:
 
     def on_fit_task_end(self, estimator, context, *, X=None, y=None, fitted_estimator=None):
         self.calls.append(f"end {context.task_name}")
-        if context.task_name == "epoch":
+        if context.task_name == "epoch" and fitted_estimator is not None:
             self.score = fitted_estimator.score(X, y)
             return context.task_id + 1 == self.stop_after
 
@@ -487,6 +487,16 @@ def test_protocol_of_callbacks(solver, stop_after, wine):
     epochs = ["begin epoch", "end epoch"] * n
     assert recorder.calls == ["setup", "begin fit", *epochs, "end fit", "teardown"]
     assert recorder.score == pytest.approx(model.score(X, y))
+
+
+def test_every_task_ends(wine):
+    """Be it that L-BFGS gives up, or that it has nothing to do."""
+    pytest.importorskip("sklearn.callback")
+    for parameters in ({"max_fun": 1}, {"tol": 1e9}):
+        recorder = Recorder()
+        model = ours.MLPClassifier(5, solver="lbfgs", random_state=0, **parameters)
+        model.set_callbacks(recorder).fit(*wine)
+        assert recorder.calls.count("begin epoch") == recorder.calls.count("end epoch") > 0
 
 
 def test_scoring_monitor(wine):

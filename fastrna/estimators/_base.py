@@ -223,6 +223,11 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         given = X, y, sample_weight
         dtype = (np.float64, np.float32) if first_pass else _common_dtype(self.coefs_)
         X, y = self._check_data(X, y, dtype, reset=first_pass)
+        if self.input_scaling is not None and hasattr(X, "tocsr"):
+            raise ValueError(
+                f"input_scaling is {self.input_scaling!r}, but X is sparse, and a shift would "
+                "fill its zeros: scale it with sklearn.preprocessing.MaxAbsScaler first."
+            )
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         self._learn_targets(y, incremental)
@@ -251,7 +256,9 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
             X, targets = X[rows], targets[rows]
             weights = None if weights is None else weights[rows]
         if first_pass:
-            self.scaler_ = self._network.scaler = self._fitted_scaler(X)
+            self.scaler_ = None
+            if self.input_scaling is not None:
+                self.scaler_ = self._network.scaler = Scaler(self.input_scaling).fit(X)
 
         with Monitor(self, *given, incremental=incremental) as monitor:
             if self.solver == "lbfgs":
@@ -313,16 +320,6 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         if first_pass:
             self.__dict__.pop("_best_parameters", None)
             self.__dict__.pop("_trainer_state", None)
-
-    def _fitted_scaler(self, X) -> Scaler | None:
-        if self.input_scaling is None:
-            return None
-        if hasattr(X, "tocsr"):
-            raise ValueError(
-                f"input_scaling is {self.input_scaling!r}, but X is sparse, and a shift would "
-                "fill its zeros: scale it with sklearn.preprocessing.MaxAbsScaler first."
-            )
-        return Scaler(self.input_scaling).fit(X)
 
     # ---------------------------------------------------------------------- held-out examples
 

@@ -127,8 +127,11 @@ class Monitor:
 
     def __exit__(self, kind, error, traceback):
         self._progress.close()
-        if self._fit_task is not None and kind is None:
-            self._fit_task.call_on_fit_task_end(**self._tasks, reconstruction_attributes={})
+        if self._fit_task is None or kind is not None:
+            return
+        if self._epoch_task is not None:  # L-BFGS gave up in the middle of an iteration.
+            self._epoch_task.call_on_fit_task_end(**self._tasks)
+        self._fit_task.call_on_fit_task_end(**self._tasks, reconstruction_attributes={})
 
     def begin_epoch(self) -> None:
         """Say that an epoch begins, unless one is under way."""

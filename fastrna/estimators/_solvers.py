@@ -12,6 +12,7 @@ for a float32 network, because its line search compares losses that float32 cann
 from __future__ import annotations
 
 import math
+import time
 import warnings
 
 import numpy as np
@@ -23,6 +24,9 @@ from fastrna import SGD, Adam, DivergenceError, Network, Trainer
 # scikit-learn's batch_size="auto", and the rate at which learning_rate="adaptive" gives up.
 AUTO_BATCH_SIZE = 200
 SMALLEST_RATE = 1e-6
+
+# Parameters times examples: a tenth of a second on one thread, roughly.
+SHORT_WORK = 5e8
 
 NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
@@ -59,6 +63,7 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
     if stops_early and "_best_parameters" not in vars(model):
         model._best_parameters = model._network.parameters.copy()
     order = np.arange(n) if model.shuffle else None
+    train_epoch = _on_paying_threads(trainer.epoch, model, trainer, n)
     divergence = None
 
     model.n_iter_ = 0
@@ -69,7 +74,7 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
                 # scikit-learn shuffles what the epoch before left, so the orders accumulate.
                 order = order[random.permutation(n)]
             try:
-                loss = trainer.epoch(data, order)
+                loss = train_epoch(data, order)
             except DivergenceError as error:
                 loss, divergence = math.nan, error
 
@@ -155,12 +160,13 @@ def fit_lbfgs(model, X, targets, weights, held_out, monitor):
     if held_out is not None:
         held_out.follow(model, trainer)
     latest = math.nan
+    evaluate = _on_paying_threads(trainer.loss_and_gradient, model, trainer, X.shape[0])
 
     def loss_and_gradient(parameters):
         nonlocal latest
         monitor.begin_epoch()
         work.parameters[:] = parameters
-        latest, gradient = trainer.loss_and_gradient(data)
+        latest, gradient = evaluate(data)
         return latest, gradient
 
     def end_iteration(parameters):
@@ -258,6 +264,52 @@ def _new_trainer(model, seed):
         l2_over_batch=True,
         dropout=model.dropout,
     )
+
+
+def _on_paying_threads(work, model, trainer, n):
+    """Do the same work over and over on as many threads as pay, by the clock.
+
+    Where other programs keep the processors busy, threads that wait for one another around a short
+    piece of work can take fifty times as long as one thread alone. The result is the same for any
+    number of them, so the faster of the two, the library's choice or one thread, may be taken anew
+    for every call; the other is tried again after twice as many calls as the last time.
+
+    Parameters
+    ----------
+    work : callable
+        A method of the trainer that passes once over n examples.
+    model : BaseMLP
+        Says how many threads to use; anything but None is done as told.
+    trainer : Trainer
+        Its `n_threads` is set before every call.
+    n : int
+        Examples.
+
+    Returns
+    -------
+    callable
+        With the arguments and the result of `work`.
+    """
+    if model.n_threads is not None or n * model._network.n_parameters > SHORT_WORK:
+        return work
+    seconds = {None: 0.0, 1: 0.0}
+    calls, next_trial = 0, 4
+
+    def timed(*arguments):
+        nonlocal calls, next_trial
+        calls += 1
+        trial = calls == next_trial
+        way = trainer.n_threads = (max if trial else min)(seconds, key=seconds.get)
+        start = time.perf_counter()
+        result = work(*arguments)
+        took = time.perf_counter() - start
+        if trial:
+            seconds[way], next_trial = took, 2 * calls
+        else:
+            seconds[way] += 0.5 * (took - seconds[way]) if seconds[way] > 0 else took
+        return result
+
+    return timed
 
 
 def _count_stagnation(model, stops_early, held_out):
