@@ -6,6 +6,7 @@ Each check returns the value in the form the rest of the library uses, or raises
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 
@@ -146,6 +147,18 @@ def layer_activations(hidden, output, n_hidden):
 
 def cost(loss, output):
     """Return (name, parameter) of a cost, which must go with the output's activation."""
+    return _cost(loss if isinstance(loss, str) else _hashable(loss), output)
+
+
+def _hashable(loss):
+    if not isinstance(loss, (tuple, list)):
+        return repr(loss)
+    plain = (str, numbers.Real, type(None))
+    return tuple(part if isinstance(part, plain) else repr(part) for part in loss)
+
+
+@functools.lru_cache
+def _cost(loss, output):
     if isinstance(loss, str) and loss == "auto":
         loss = _AUTO.get(output, "squared_error")
     elif not isinstance(loss, (tuple, list)):
@@ -185,16 +198,18 @@ def numeric(array, name):
         array = np.asarray(array)
     except ValueError:
         raise ValueError(f"{name} has rows of different lengths; expected a rectangle.") from None
-    if array.dtype.kind not in "fiub":
+    dtype = array.dtype
+    if dtype.kind not in "fiub":
         raise TypeError(
-            f"{name} has dtype {array.dtype}; expected real numbers: a float, integer or boolean "
-            "type."
+            f"{name} has dtype {dtype}; expected real numbers: a float, integer or boolean type."
         )
-    if array.dtype.name not in kernels.SOURCES or not array.dtype.isnative:
-        array = array.astype(np.float64)
-    item = array.dtype.itemsize
-    if not array.flags.aligned or any(stride % item for stride in array.strides):
-        array = array.copy()
+    if dtype not in kernels.SOURCES:
+        return array.astype(np.float64)
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
+        return array
+    if not flags.aligned or any(stride % dtype.itemsize for stride in array.strides):
+        return array.copy()
     return array
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 #: Types of X that the kernels read as they stand.
 SOURCES = frozenset(
+    np.dtype(name) for name in
     ["float32", "float64", "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64",
      "int64"]
 )  # fmt: skip

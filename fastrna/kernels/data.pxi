@@ -16,6 +16,7 @@ SOURCES = {
     "uint16": UINT16, "int16": INT16, "uint32": UINT32, "int32": INT32, "uint64": UINT64,
     "int64": INT64,
 }
+SOURCE_OF_DTYPE = {np.dtype(name): code for name, code in SOURCES.items()}
 
 ctypedef fused source:
     float
@@ -82,7 +83,7 @@ cdef class Data:
             self.indices = <const int *>cnp.PyArray_DATA(csr[1])
             self.values = <const real *>cnp.PyArray_DATA(csr[2])
         else:
-            self.kind = SOURCES[X.dtype.name]
+            self.kind = SOURCE_OF_DTYPE[X.dtype]
             self.x = <const char *>cnp.PyArray_DATA(X)
             self.row_bytes = cnp.PyArray_STRIDE(X, 0)
             self.step = cnp.PyArray_STRIDE(X, 1) // cnp.PyArray_ITEMSIZE(X)

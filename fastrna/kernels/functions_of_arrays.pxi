@@ -305,7 +305,7 @@ def fma_peak(double seconds=0.05, int n_threads=1):
 
     The best of several short runs on n_threads threads at once, over about `seconds` in all.
     """
-    cdef Py_ssize_t rounds = 20000
+    cdef Py_ssize_t rounds = 200000
     cdef double start, best = 0, used = 0, took, total = 0
     cdef int i
     while used < seconds:
