@@ -293,21 +293,22 @@ def _on_paying_threads(work, model, trainer, n):
     if model.n_threads is not None or n * model._network.n_parameters > SHORT_WORK:
         return work
     seconds = {None: 0.0, 1: 0.0}
-    calls, next_trial = 0, 4
+    calls, next_trial, started, was_trial = 0, 4, 0.0, False
 
     def timed(*arguments):
-        nonlocal calls, next_trial
+        nonlocal calls, next_trial, started, was_trial
+        # From call to call, as threads that wait awake slow down what comes in between as well.
+        before, started = started, time.perf_counter()
+        if calls > 0:
+            way, took = trainer.n_threads, started - before
+            known = 0.0 if was_trial else seconds[way]
+            seconds[way] = 0.5 * (known + took) if known > 0 else took
         calls += 1
-        trial = calls == next_trial
-        way = trainer.n_threads = (max if trial else min)(seconds, key=seconds.get)
-        start = time.perf_counter()
-        result = work(*arguments)
-        took = time.perf_counter() - start
-        if trial:
-            seconds[way], next_trial = took, 2 * calls
-        else:
-            seconds[way] += 0.5 * (took - seconds[way]) if seconds[way] > 0 else took
-        return result
+        was_trial = calls == next_trial
+        if was_trial:
+            next_trial = 2 * calls
+        trainer.n_threads = (max if was_trial else min)(seconds, key=seconds.get)
+        return work(*arguments)
 
     return timed
 
