@@ -119,6 +119,7 @@ class Network:
 
     @parameters.setter
     def parameters(self, values):
+        """Copy the values into the network's own storage."""
         self._parameters[:] = values
 
     @property

@@ -229,6 +229,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     @learning_rate.setter
     def learning_rate(self, value):
+        """Set the rate, above 0, from the next epoch on."""
         self._learning_rate = check.real(value, "learning_rate", 0, low_open=True)
 
     # -- the engine ------------------------------------------------------------------------------

@@ -427,3 +427,12 @@ def test_unknown_names_are_refused(kernels, dtype):
         kernels.activation("swish", Z)
     with pytest.raises(ValueError, match="hinge"):
         kernels.cost_and_gradient("hinge", "identity", Z, Z)
+
+
+def test_log_loss_of_a_confident_and_right_output_keeps_its_digits(kernels, dtype):
+    """J = ln(1 + e^-z) for y = 1, near e^-z where the sigmoid is 1 to the last digit."""
+    Z = np.array([[20.0], [40.0]], dtype)
+    Y = np.ones((2, 1), dtype)
+    for row in range(2):
+        cost, _ = kernels.cost_and_gradient("log_loss", "sigmoid", Z[row : row + 1], Y[:1])
+        np.testing.assert_allclose(cost, np.log1p(np.exp(-float(Z[row, 0]))), rtol=1e-5)

@@ -32,7 +32,8 @@ cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a
     cdef vec r = a - y, zero = splat(0), size = absolute(r), delta, slope
     d[0] = r
     if loss == LOG_LOSS:
-        return softplus(z) - z * y
+        # softplus(z) - z y, in an order that keeps the digits of a cost near 0.
+        return (maximum(zero, z) - z * y) + log1p_of(exp_of(-absolute(z)))
     elif loss == PERCEPTRON:
         # An error on the boundary (z = 0) costs more than nothing: cost 0 means separated.
         return size * maximum(absolute(z), splat(SMALLEST_NORMAL))

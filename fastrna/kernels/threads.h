@@ -25,10 +25,8 @@ typedef struct {
 #define RELAX() ((void)0)
 #endif
 enum { SPINS = 2000 };
-/* Wait until the whole team is here. OpenMP's own barrier spins for milliseconds before it yields:
- * with another busy process beside it, each meeting cost a time slice (a net of 4-10-3 trained a
- * thousand times slower). Spinning for some microseconds and then yielding costs the same as spinning
- * when the cores are free, and a fraction of it when they are not. */
+/* Wait until the whole team is here: spin for a while, then yield. OpenMP's own barrier goes on
+ * spinning, so that with other busy processes each meeting can cost a time slice. */
 static void meet(meeting *m, int team) {
     int round = __atomic_load_n(&m->round, __ATOMIC_RELAXED);
     if (__atomic_add_fetch(&m->arrived, 1, __ATOMIC_ACQ_REL) == team) {
