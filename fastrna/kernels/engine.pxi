@@ -44,7 +44,10 @@ cdef extern from "threads.h" nogil:
 cdef extern from "math.h" nogil:
     bint isfinite(double x)
 
-cdef enum: FEW_ROWS = 4   # batches up to this size multiply by W^T through dot products
+cdef enum:
+    FEW_ROWS = 4   # batches up to this size multiply by W^T through dot products
+    DEEP = 64
+    WIDE = 3
 
 
 cdef enum Ending:
@@ -52,6 +55,13 @@ cdef enum Ending:
 
 ENDINGS = {EPOCHS: "epochs", TARGET_COST: "target_cost", INTERRUPT: "interrupt",
            DIVERGENCE: "divergence"}
+
+
+cdef enum Phase:
+    ORDER, GATHER, FORWARD, COST, BACKWARD, UPDATE, WAIT, N_PHASES
+
+PHASES = {ORDER: "order", GATHER: "gather", FORWARD: "forward", COST: "cost",
+          BACKWARD: "backward", UPDATE: "weight gradient and update", WAIT: "waiting"}
 
 
 cdef struct Layer:
@@ -72,6 +82,8 @@ cdef struct Layer:
     real *a                    # (capacity, stride) activations
     real *h                    # (capacity, stride) what the next layer sees: a, or a after dropout
     real *d                    # (capacity, stride) dJ/dZ
+    real *d_panels             # (capacity, vectors) the same in panels, where `wide`
+    real *slivers              # (rows, capacity) A_{l-1}^T tile by tile, where `wide`
 
 
 cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
@@ -181,6 +193,9 @@ cdef class Engine:
 
     cdef readonly Py_ssize_t n_parameters, workspace_bytes
     cdef public unsigned long long n_steps
+    cdef public bint timed
+    cdef double phase_times[N_PHASES]
+    cdef double lap
     cdef Layer *layers
     cdef meeting meeting
     cdef Py_ssize_t n_layers, capacity, n_x, input_stride
@@ -273,6 +288,9 @@ cdef class Engine:
             if hidden and dropout > 0:
                 layer.h = self.block(capacity * layer.stride)
             layer.d = self.block(capacity * layer.stride)
+            if capacity >= DEEP and layer.vectors > WIDE * NV:
+                layer.d_panels = self.block(capacity * layer.vectors * LANES)
+                layer.slivers = self.block(capacity * layer.rows)
         layer = &self.layers[self.n_layers - 1]
         self.target = self.block(capacity * layer.stride)
         self.costs = self.block(capacity)
@@ -298,7 +316,8 @@ cdef class Engine:
         cdef Layer *layer
         for l in range(self.n_layers):
             layer = &self.layers[l]
-            pack(layer.rows, layer.n_out, flat + layer.offset, layer.weights)
+            pack(0, layer.rows, layer.n_out, flat + layer.offset, layer.n_out, layer.weights,
+                 layer.rows)
             if self.transposing and layer.transposed != NULL:
                 transpose_rows(0, layer.n_in, layer.n_in, layer.n_out, layer.rows, layer.weights,
                                layer.transposed)
@@ -314,6 +333,12 @@ cdef class Engine:
             layer = &self.layers[l]
             unpack(layer.rows, layer.n_out, layer.weights, flat + layer.offset)
         return True
+
+    def phase_seconds(self):
+        """Seconds of each phase on the first thread while `timed` was set; begins again at 0."""
+        found = {name: self.phase_times[phase] for phase, name in PHASES.items()}
+        memset(self.phase_times, 0, sizeof(self.phase_times))
+        return found
 
     def get_moment(self, int which):
         """The velocity (1) or the second moment (2) as a flat array; None where there is none."""
@@ -335,8 +360,8 @@ cdef class Engine:
         cdef Layer *layer
         for l in range(self.n_layers):
             layer = &self.layers[l]
-            pack(layer.rows, layer.n_out, <real *>cnp.PyArray_DATA(flat) + layer.offset,
-                 layer.velocity if which == 1 else layer.second)
+            pack(0, layer.rows, layer.n_out, <real *>cnp.PyArray_DATA(flat) + layer.offset,
+                 layer.n_out, layer.velocity if which == 1 else layer.second, layer.rows)
 
     # -- one mini-batch, the rows of one thread -------------------------------------------------
 
@@ -439,6 +464,10 @@ cdef class Engine:
             differentiate(below.activation, below.parameter, hi - lo, below.vectors, below.stride,
                           below.z + lo * below.stride, below.a + lo * below.stride,
                           below.d + lo * below.stride)
+        for l in range(self.n_layers):
+            layer = &self.layers[l]
+            if layer.d_panels != NULL:
+                pack(lo, hi, layer.n_out, layer.d, layer.stride, layer.d_panels, self.capacity)
 
     cdef void times_transposed(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, real *c,
                                Py_ssize_t c_row) noexcept nogil:
@@ -523,20 +552,40 @@ cdef class Engine:
         cdef const real *a = self.input if l == 0 else self.layers[l - 1].h
         cdef Py_ssize_t a_depth = self.input_stride if l == 0 else self.layers[l - 1].stride
         cdef Parts panels = parts_of(layer.vectors, NV), tiles = parts_of(hi - lo, MR)
-        cdef Py_ssize_t p, nv, v = 0, t, mr, i, at, width
+        cdef Py_ssize_t p, nv, v = 0, t, mr, i, k, at, width, d_row = layer.stride
         cdef vec sums[MR][NV]
         cdef real *slope = <real *>sums
         cdef real *gradient
+        cdef const real *columns
+        cdef const real *d
+        cdef bint packed = layer.slivers != NULL and count >= DEEP
+        if packed:
+            i = lo
+            for t in range(tiles.number):
+                mr = tiles.size + (t < tiles.larger)
+                pack_sliver(<int>mr, count, a + i, a_depth, layer.slivers + i * self.capacity)
+                i += mr
         for p in range(panels.number):
             nv = panels.size + (p < panels.larger)
             width = nv * LANES
             at = v * LANES * layer.rows
+            d = layer.d + v * LANES
+            if packed:
+                d = layer.d_panels + v * LANES * self.capacity
+                d_row = width
             i = lo
             for t in range(tiles.number):
                 mr = tiles.size + (t < tiles.larger)
                 gradient = layer.gradient + at + i * width
-                tile_of(<int>mr, <int>nv, count, a + i, 1, a_depth, layer.d + v * LANES,
-                        layer.stride, &ZEROS[0] if first else gradient, 0 if first else width,
+                columns = a + i
+                if packed:
+                    columns = layer.slivers + i * self.capacity
+                    a_depth = mr
+                if last:
+                    for k in range(mr * nv):
+                        prefetch_to_write(layer.weights + at + i * width + (mr * nv + k) * LANES)
+                tile_of(<int>mr, <int>nv, count, columns, 1, a_depth, d, d_row,
+                        &ZEROS[0] if first else gradient, 0 if first else width,
                         slope if last else gradient, width)
                 if last:
                     self.update_rows(layer, i, i + mr, at, width, &self.one, 0, slope, width, u)
@@ -579,6 +628,20 @@ cdef class Engine:
 
     # -- one step, one epoch, all threads -------------------------------------------------------
 
+    cdef inline void book(self, Py_ssize_t rank, int phase) noexcept nogil:
+        """The time since the last call goes to `phase`, where the first thread is timed."""
+        cdef double now
+        if self.timed and rank == 0:
+            now = seconds_now()
+            self.phase_times[phase] += now - self.lap
+            self.lap = now
+
+    cdef inline void wait(self, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+        """Until the whole team is here."""
+        if team > 1:
+            meet(&self.meeting, <int>team)
+            self.book(rank, WAIT)
+
     cdef void step(self, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
                    Py_ssize_t count, double rate) noexcept nogil:
         """One mini-batch: `count` examples from place `first` of the order."""
@@ -611,18 +674,22 @@ cdef class Engine:
             lo = n * rank // team
             hi = n * (rank + 1) // team
             self.gather(lo, hi, chunk)
+            self.book(rank, GATHER)
             self.forward(lo, hi, True, at - first)
+            self.book(rank, FORWARD)
             self.compare(lo, hi, factor)
+            self.book(rank, COST)
             self.backward(lo, hi, at - first)
-            if team > 1:
-                meet(&self.meeting, <int>team)
+            self.book(rank, BACKWARD)
+            self.wait(rank, team)
             if rank == 0:
                 self.add_costs(n)
                 if c == chunks.number - 1:
                     self.finish_step(weight, u.penalised)
+                self.book(rank, COST)
             self.descend(rank, team, n, chunk, c == 0, c == chunks.number - 1, &u)
-            if team > 1:
-                meet(&self.meeting, <int>team)
+            self.book(rank, UPDATE)
+            self.wait(rank, team)
             at += n
 
     cdef void add_costs(self, Py_ssize_t n) noexcept nogil:
@@ -671,6 +738,8 @@ cdef class Engine:
         self.cost_sum = self.weight_sum = self.pending_weight = 0
         if self.generator != NULL:
             shuffle(self.generator, self.count, <long long *>self.order)
+        self.lap = self.clock
+        self.book(0, ORDER)
 
     cdef void end_epoch(self) noexcept nogil:
         self.add_penalties()
@@ -698,8 +767,7 @@ cdef class Engine:
         cdef Py_ssize_t at
         if rank == 0:
             self.begin_epoch()
-        if team > 1:
-            meet(&self.meeting, <int>team)
+        self.wait(rank, team)
         while True:
             at = 0
             while at < self.count and not self.stopping:
@@ -710,8 +778,7 @@ cdef class Engine:
                 self.end_epoch()
                 if not self.stopping:
                     self.begin_epoch()
-            if team > 1:
-                meet(&self.meeting, <int>team)
+            self.wait(rank, team)
             if self.stopping:
                 return
 
@@ -725,26 +792,26 @@ cdef class Engine:
             self.gather(lo, hi, self.order + at)
             self.forward(lo, hi, False, 0)
             self.compare(lo, hi, 0)
-            if team > 1:
-                meet(&self.meeting, <int>team)
+            self.wait(rank, team)
             if rank == 0:
                 self.add_costs(n)
-            if team > 1:
-                meet(&self.meeting, <int>team)
+            self.wait(rank, team)
             at += n
+
+    cdef void work(self, bint training, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+        cdef unsigned long long mode = flush_subnormals()
+        if training:
+            self.train_team(rank, team)
+        else:
+            self.evaluate_team(rank, team)
+        restore_subnormals(mode)
 
     cdef void run(self, bint training, int n_threads) noexcept nogil:
         if n_threads == 1:
-            if training:
-                self.train_team(0, 1)
-            else:
-                self.evaluate_team(0, 1)
+            self.work(training, 0, 1)
         else:
             with parallel(num_threads=n_threads):
-                if training:
-                    self.train_team(threadid(), team_size())
-                else:
-                    self.evaluate_team(threadid(), team_size())
+                self.work(training, threadid(), team_size())
 
     # -- what Python calls ----------------------------------------------------------------------
 

@@ -30,7 +30,10 @@ cdef extern from "simd.h" nogil:
     real largest_of(vec v)
     vec interleave_low(vec a, vec b)
     vec interleave_high(vec a, vec b)
+    unsigned long long flush_subnormals()
+    void restore_subnormals(unsigned long long before)
     void prefetch(const void *p)
+    void prefetch_to_write(const void *p)
 
 cdef extern from *:
     """

@@ -130,7 +130,7 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
     packed = np.zeros(n_in * vectors_of(n_out) * LANES, DTYPE)
     across = np.zeros(n_out * in_vectors * LANES, DTYPE)
     d = np.zeros((m, in_vectors * LANES), DTYPE)
-    pack(n_in, n_out, numbers(flat), numbers(packed))
+    pack(0, n_in, n_out, numbers(flat), n_out, numbers(packed), n_in)
     transpose_rows(0, n_in, n_in, n_out, n_in, numbers(packed), numbers(across))
     product(m, in_vectors, n_out, numbers(slopes), slopes.shape[1], 1, numbers(across), 0, False,
             numbers(d), d.shape[1])

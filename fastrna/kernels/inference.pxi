@@ -183,7 +183,8 @@ cdef class Predictor:
                 scratch += weights
                 for l in range(self.n_layers):
                     layer = &self.layers[l]
-                    pack(layer.rows, layer.n_out, self.flat + layer.offset, packed)
+                    pack(0, layer.rows, layer.n_out, self.flat + layer.offset, layer.n_out, packed,
+                         layer.rows)
                     packed += layer.size
                 packed -= weights
             if n_threads == 1:

@@ -147,20 +147,26 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t depth,
         k += DEPTH_BLOCK
 
 
-cdef void pack(Py_ssize_t rows, Py_ssize_t width,
-               const real *flat,      # IN  (rows, width) contiguous
-               real *packed           # OUT (rows, vectors of width) in panels, zeros past the width
+cdef void pack(Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
+               const real *flat,      # IN  (last, width), rows flat_row apart
+               Py_ssize_t flat_row,
+               real *packed,          # OUT (packed_rows, vectors of width) in panels: rows first
+               Py_ssize_t packed_rows #     to last, zeros past the width
                ) noexcept nogil:
-    cdef Py_ssize_t vectors = vectors_of(width), p, nv, v = 0, i, columns, j
+    cdef Py_ssize_t vectors = vectors_of(width), p, nv, v = 0, i, j, columns
     cdef Parts panels = parts_of(vectors, NV)
+    cdef const real *source
+    cdef real *row
     for p in range(panels.number):
         nv = panels.size + (p < panels.larger)
-        columns = min(nv * LANES, width - v * LANES)
-        for i in range(rows):
-            memcpy(packed, flat + i * width + v * LANES, columns * sizeof(real))
-            for j in range(columns, nv * LANES):
-                packed[j] = 0
-            packed += nv * LANES
+        row = packed + v * LANES * packed_rows + first * nv * LANES
+        for i in range(first, last):
+            source = flat + i * flat_row
+            for j in range(v, v + nv):
+                columns = width - j * LANES
+                store(row, load(source + j * LANES) if columns >= LANES
+                      else load_first(source + j * LANES, columns))
+                row += LANES
         v += nv
 
 
@@ -177,6 +183,28 @@ cdef void unpack(Py_ssize_t rows, Py_ssize_t width,
             memcpy(flat + i * width + v * LANES, packed, columns * sizeof(real))
             packed += nv * LANES
         v += nv
+
+
+cdef inline void pack_sliver(int mr, Py_ssize_t depth,
+                             const real *a,     # IN  (depth, mr), rows a_depth apart
+                             Py_ssize_t a_depth,
+                             real *sliver       # OUT (depth, mr) contiguous
+                             ) noexcept nogil:
+    """The columns of A that one tile of A^T dZ reads, side by side."""
+    cdef Py_ssize_t k
+    cdef int i
+    if mr == MR:
+        for k in range(depth):
+            for i in range(MR):
+                sliver[i] = a[i]
+            sliver += MR
+            a += a_depth
+    else:
+        for k in range(depth):
+            for i in range(mr):
+                sliver[i] = a[i]
+            sliver += mr
+            a += a_depth
 
 
 cdef struct Panels:
