@@ -153,7 +153,7 @@ cdef void activate(int activation, real parameter, Py_ssize_t rows, Py_ssize_t v
                    const real *z,     # IN  (rows, stride) pre-activations
                    real *a            # OUT (rows, stride) g(z); may be z itself
                    ) noexcept nogil:
-    """A = g(Z), but for softmax, which couples the outputs of a row: see softmax_row."""
+    """A = g(Z), but for softmax, which couples the outputs of a row: softmax_rows."""
     if activation == STEP:
         activate_as(STEP, parameter, rows, vectors, stride, z, a)
     elif activation == SIGN:
@@ -221,25 +221,36 @@ cdef inline vec within(vec x, Py_ssize_t width, Py_ssize_t column, real otherwis
     return where_greater(splat(<real>(width - column)), load(LANE_NUMBERS), x, splat(otherwise))
 
 
-cdef inline real softmax_row(Py_ssize_t width,
-                             const real *z,     # IN  (width,) pre-activations, whole vectors
-                             real *a,           # OUT (width,) e^(z - max) / total; may be z
-                             real *largest      # OUT max z
-                             ) noexcept nogil:
-    """a = softmax(z); returns total = sum e^(z - max), so that log-sum-exp = max + ln total."""
-    cdef Py_ssize_t j
-    cdef vec top = splat(-INFINITY), total = splat(0), e, inverse
-    cdef real sum
-    for j from 0 <= j < width by LANES:
-        top = maximum(within(load(z + j), width, j, -INFINITY), top)
-    largest[0] = largest_of(top)
-    top = splat(largest[0])
-    for j from 0 <= j < width by LANES:
-        e = within(exp_of(load(z + j) - top), width, j, 0)
-        total = total + e
-        store(a + j, e)
-    sum = sum_of(total)
-    inverse = splat(1 / sum)
-    for j from 0 <= j < width by LANES:
-        store(a + j, load(a + j) * inverse)
-    return sum
+cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
+                       const real *z,     # IN  (rows, stride) pre-activations, whole vectors
+                       real *a,           # OUT (rows, stride) e^(z - max) / total; may be z
+                       real *largest,     # OUT (rows,) max z
+                       real *totals       # OUT (rows,) sum e^(z - max): log-sum-exp = max + ln
+                       ) noexcept nogil:
+    """A = softmax(Z), row by row; a vector's worth of rows at a time is summed across its lanes."""
+    cdef vec woven[LANES]
+    cdef vec top, total, e, inverse
+    cdef Py_ssize_t i, j, s, n
+    for i from 0 <= i < rows by LANES:
+        n = min(LANES, rows - i)
+        for s in range(n):
+            top = splat(-INFINITY)
+            for j from 0 <= j < width by LANES:
+                top = maximum(within(load(z + s * stride + j), width, j, -INFINITY), top)
+            woven[s] = top
+        largest_of_rows(n, woven, largest + i)
+        for s in range(n):
+            top = splat(largest[i + s])
+            total = splat(0)
+            for j from 0 <= j < width by LANES:
+                e = within(exp_of(load(z + s * stride + j) - top), width, j, 0)
+                total = total + e
+                store(a + s * stride + j, e)
+            woven[s] = total
+        sums_of_rows(n, woven, totals + i)
+        for s in range(n):
+            inverse = splat(1 / totals[i + s])
+            for j from 0 <= j < width by LANES:
+                store(a + s * stride + j, load(a + s * stride + j) * inverse)
+        z += n * stride
+        a += n * stride

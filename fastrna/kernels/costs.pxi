@@ -68,61 +68,72 @@ cdef inline bint is_matched(int loss, int output) noexcept nogil:
 cdef inline void loss_rows(const int loss, real parameter, int output, real output_parameter,
                            Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride, const real *z,
                            const real *a, const real *y, real *d, real *cost) noexcept nogil:
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t i, j, s, n
+    cdef vec totals[LANES]
     cdef vec total, slope, c
     cdef bint matched = is_matched(loss, output)
-    for i in range(rows):
-        total = splat(0)
-        for j from 0 <= j < width by LANES:
-            c = loss_of(loss, parameter, output, load(z + j), load(a + j), load(y + j), &slope)
-            total = total + within(c, width, j, 0)
-            if not matched:
-                slope = slope * g_prime(output, output_parameter, load(z + j), load(a + j))
-            store(d + j, within(slope, width, j, 0))
-        cost[i] = sum_of(total)
-        z += stride
-        a += stride
-        y += stride
-        d += stride
+    for i from 0 <= i < rows by LANES:
+        n = min(LANES, rows - i)
+        for s in range(n):
+            total = splat(0)
+            for j from 0 <= j < width by LANES:
+                c = loss_of(loss, parameter, output, load(z + j), load(a + j), load(y + j), &slope)
+                total = total + within(c, width, j, 0)
+                if not matched:
+                    slope = slope * g_prime(output, output_parameter, load(z + j), load(a + j))
+                store(d + j, within(slope, width, j, 0))
+            totals[s] = total
+            z += stride
+            a += stride
+            y += stride
+            d += stride
+        sums_of_rows(n, totals, cost + i)
 
 
 cdef inline void softmax_log_loss_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
                                        const real *z, real *a, const real *y, real *d,
                                        real *cost, real *totals, real *masses) noexcept nogil:
     """J = sum_k y_k (max + ln total - z_k), dJ/dz = a sum(y) - y; a = softmax(z) on the way."""
-    cdef Py_ssize_t i, j
-    cdef vec linear, mass
-    cdef real largest
-    for i in range(rows):
-        totals[i] = softmax_row(width, z, a, &largest)
-        linear = splat(0)
-        mass = splat(0)
-        for j from 0 <= j < width by LANES:
-            linear = linear + within(load(y + j) * (splat(largest) - load(z + j)), width, j, 0)
-            mass = mass + within(load(y + j), width, j, 0)
-        cost[i] = sum_of(linear)
-        masses[i] = sum_of(mass)
-        for j from 0 <= j < width by LANES:
-            store(d + j, within(load(a + j) * masses[i] - load(y + j), width, j, 0))
-        z += stride
-        a += stride
-        y += stride
-        d += stride
+    cdef Py_ssize_t i, j, s, n
+    cdef vec linears[LANES]
+    cdef vec mass_of[LANES]
+    cdef vec linear, mass, target
+    softmax_rows(rows, width, stride, z, a, cost, totals)
     for i from 0 <= i < rows by LANES:
-        store_first(cost + i, load_first(cost + i, rows - i)
-                    + load_first(masses + i, rows - i) * log_of(load_first(totals + i, rows - i)),
-                    rows - i)
+        n = min(LANES, rows - i)
+        for s in range(n):
+            linear = splat(0)
+            mass = splat(0)
+            for j from 0 <= j < width by LANES:
+                target = within(load(y + s * stride + j), width, j, 0)
+                linear = linear + target * (splat(cost[i + s]) - load(z + s * stride + j))
+                mass = mass + target
+            linears[s] = linear
+            mass_of[s] = mass
+        sums_of_rows(n, linears, cost + i)
+        sums_of_rows(n, mass_of, masses + i)
+        store_first(cost + i, load_first(cost + i, n)
+                    + load_first(masses + i, n) * log_of(load_first(totals + i, n)), n)
+        for s in range(n):
+            mass = splat(masses[i + s])
+            for j from 0 <= j < width by LANES:
+                store(d + s * stride + j, within(load(a + s * stride + j) * mass
+                                                 - load(y + s * stride + j), width, j, 0))
+        z += n * stride
+        a += n * stride
+        y += n * stride
+        d += n * stride
 
 
 cdef inline void softmax_squared_error_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
                                             const real *z, real *a, const real *y, real *d,
-                                            real *cost) noexcept nogil:
+                                            real *cost, real *totals) noexcept nogil:
     """dJ/dz = a (r - sum_k a_k r_k) with r = a - y: softmax's whole Jacobian."""
     cdef Py_ssize_t i, j
     cdef vec total, inner, r
-    cdef real largest, dot
+    cdef real dot
+    softmax_rows(rows, width, stride, z, a, cost, totals)
     for i in range(rows):
-        softmax_row(width, z, a, &largest)
         total = splat(0)
         inner = splat(0)
         for j from 0 <= j < width by LANES:
@@ -134,7 +145,6 @@ cdef inline void softmax_squared_error_rows(Py_ssize_t rows, Py_ssize_t width, P
         dot = sum_of(inner)
         for j from 0 <= j < width by LANES:
             store(d + j, load(a + j) * (load(d + j) - dot))
-        z += stride
         a += stride
         y += stride
         d += stride
@@ -154,7 +164,7 @@ cdef void cost_and_slope(int loss, real parameter, int output, real output_param
     if output == SOFTMAX and loss == LOG_LOSS:
         softmax_log_loss_rows(rows, width, stride, z, a, y, d, cost, totals, masses)
     elif output == SOFTMAX:
-        softmax_squared_error_rows(rows, width, stride, z, a, y, d, cost)
+        softmax_squared_error_rows(rows, width, stride, z, a, y, d, cost, totals)
     elif loss == LOG_LOSS:
         loss_rows(LOG_LOSS, parameter, output, output_parameter, rows, width, stride, z, a, y, d,
                   cost)

@@ -915,7 +915,6 @@ cdef class Engine:
         cdef real *jacobian = <real *>cnp.PyArray_DATA(out)
         cdef real *d
         cdef const real *a
-        cdef real largest
         self.begin(data, None, None)
         self.transposing = True
         with nogil:
@@ -926,9 +925,8 @@ cdef class Engine:
                     self.data.gather_row(at + s, self.input + s * self.input_stride)
                 self.forward(0, n, False, 0)
                 if last.activation == SOFTMAX:
-                    for s in range(n):
-                        softmax_row(last.n_out, last.z + s * last.stride,
-                                    last.a + s * last.stride, &largest)
+                    softmax_rows(n, last.n_out, last.stride, last.z, last.a, self.costs,
+                                 self.totals)
                 for k in range(last.n_out):
                     for s in range(n):
                         d = last.d + s * last.stride

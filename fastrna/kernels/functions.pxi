@@ -80,6 +80,50 @@ cdef inline vec clamp(vec x, real lowest, real highest) noexcept nogil:
     return where_greater(low, x, low, where_greater(x, high, high, x))
 
 
+cdef inline vec sums_of(vec *rows) noexcept nogil:
+    """The sum of each of LANES vectors, one a lane: halves are woven together and added."""
+    cdef int i, n = LANES
+    while n > 1:
+        n //= 2
+        for i in range(n):
+            rows[i] = (interleave_low(rows[i], rows[i + n])
+                       + interleave_high(rows[i], rows[i + n]))
+    return rows[0]
+
+
+cdef inline vec largest_of_each(vec *rows) noexcept nogil:
+    """The largest number of each of LANES vectors, one a lane."""
+    cdef int i, n = LANES
+    while n > 1:
+        n //= 2
+        for i in range(n):
+            rows[i] = maximum(interleave_low(rows[i], rows[i + n]),
+                              interleave_high(rows[i], rows[i + n]))
+    return rows[0]
+
+
+cdef inline void sums_of_rows(Py_ssize_t count, vec *rows, real *sums) noexcept nogil:
+    """The sums of up to LANES vectors; one alone in as few steps, and to the same bits."""
+    cdef Py_ssize_t i
+    if count == 1:
+        sums[0] = sum_of(rows[0])
+        return
+    for i in range(count, LANES):
+        rows[i] = splat(0)
+    store_first(sums, sums_of(rows), count)
+
+
+cdef inline void largest_of_rows(Py_ssize_t count, vec *rows, real *largest) noexcept nogil:
+    """The largest numbers of up to LANES vectors."""
+    cdef Py_ssize_t i
+    if count == 1:
+        largest[0] = largest_of(rows[0])
+        return
+    for i in range(count, LANES):
+        rows[i] = splat(0)
+    store_first(largest, largest_of_each(rows), count)
+
+
 cdef inline vec expm1_reduced(vec x, vec *n) noexcept nogil:
     """e^r - 1, where x = n ln 2 + r and |r| <= ln(2)/2."""
     cdef vec r, p

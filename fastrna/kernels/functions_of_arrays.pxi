@@ -52,9 +52,8 @@ cdef columns_of(name, array):
 
 def activation(activation, Z):
     """A = g(Z), of Z's shape; softmax runs along the last axis."""
-    cdef cnp.ndarray a
-    cdef Py_ssize_t i, stride
-    cdef real largest
+    cdef cnp.ndarray a, largest, totals
+    cdef Py_ssize_t stride
     name, parameter = named(activation, DEFAULT_PARAMETERS)
     Z = np.asarray(Z)
     matching(dict(Z=(Z, Z.shape)))
@@ -62,9 +61,9 @@ def activation(activation, Z):
     a = block_of(matrix)
     rows, stride = len(matrix), a.shape[1]
     if name == "softmax":
-        for i in range(rows):
-            softmax_row(matrix.shape[1], numbers(a) + i * stride, numbers(a) + i * stride,
-                        &largest)
+        largest, totals = np.empty(rows, DTYPE), np.empty(rows, DTYPE)
+        softmax_rows(rows, matrix.shape[1], stride, numbers(a), numbers(a), numbers(largest),
+                     numbers(totals))
     else:
         activate(ACTIVATIONS[name], parameter, rows, stride // LANES, stride, numbers(a),
                  numbers(a))

@@ -61,9 +61,10 @@ cdef class Predictor:
 
         Where a is NULL, `one` already holds the first layer's pre-activations.
         """
-        cdef Py_ssize_t l, s
+        cdef Py_ssize_t l
         cdef Layer *layer
-        cdef real largest
+        cdef real largest[BLOCK_ROWS]
+        cdef real totals[BLOCK_ROWS]
         cdef real *z = one
         for l in range(self.n_layers):
             layer = &self.layers[l]
@@ -76,8 +77,7 @@ cdef class Predictor:
             if packed != NULL:
                 packed += layer.size
             if layer.activation == SOFTMAX:
-                for s in range(rows):
-                    softmax_row(layer.n_out, z + s * self.widest, z + s * self.widest, &largest)
+                softmax_rows(rows, layer.n_out, self.widest, z, z, largest, totals)
             else:
                 activate(layer.activation, layer.parameter, rows, layer.vectors, self.widest, z, z)
             a = z

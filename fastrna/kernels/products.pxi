@@ -276,17 +276,6 @@ cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_in, Py_
                             packed[source.offset + i * source.row + o])
 
 
-cdef inline vec sums_of(vec *rows) noexcept nogil:
-    """The sum of each of LANES vectors, one a lane: halves are woven together and added."""
-    cdef int i, n = LANES
-    while n > 1:
-        n //= 2
-        for i in range(n):
-            rows[i] = (interleave_low(rows[i], rows[i + n])
-                       + interleave_high(rows[i], rows[i + n]))
-    return rows[0]
-
-
 cdef void dot_rows(Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t vectors, Py_ssize_t packed_rows,
                    const real *d,        # IN  (rows, vectors) dZ, rows d_row apart, 0 past n_out
                    Py_ssize_t d_row,

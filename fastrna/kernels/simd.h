@@ -110,12 +110,17 @@ SIMD void store(number *p, vec v) { memcpy(p, &v, sizeof v); }
 /* The first n lanes, or all if n is larger. */
 SIMD void store_first(number *p, vec v, Py_ssize_t n) {
     number lanes[LANES];
+    if (n >= LANES) {
+        store(p, v);
+        return;
+    }
     store(lanes, v);
-    for (Py_ssize_t i = 0; i < n && i < LANES; i++) p[i] = lanes[i];
+    for (Py_ssize_t i = 0; i < n; i++) p[i] = lanes[i];
 }
 SIMD vec load_first(const number *p, Py_ssize_t n) {
     number lanes[LANES] = {0};
-    for (Py_ssize_t i = 0; i < n && i < LANES; i++) lanes[i] = p[i];
+    if (n >= LANES) return load(p);
+    for (Py_ssize_t i = 0; i < n; i++) lanes[i] = p[i];
     return load(lanes);
 }
 
