@@ -238,3 +238,15 @@ def test_predict_and_jacobian(dtype, rng, hidden, output):
         np.testing.assert_allclose(net.jacobian(X[:m]), slopes, **tolerance)
     for x, row in zip(X, reference.predict(twin, X.astype(float)), strict=True):
         np.testing.assert_allclose(net.predict_one(x), row, **tolerance)
+
+
+@pytest.mark.parametrize("sizes", [[4, 20, 20, 3], [4, 260, 3]], ids=str)
+@pytest.mark.parametrize("batch_size", [127, 128, 300, None])
+def test_large_batches_of_small_networks(dtype, rng, sizes, batch_size):
+    """Whose rows are cut in slices, each with a gradient of its own."""
+    X, Y = data(rng, "softmax", m=1300, n_x=4, n_y=3, dtype=dtype)
+    net = fastrna.Network(sizes, hidden="tanh", output="softmax", dtype=dtype, seed=1)
+    options = {"batch_size": batch_size, "epochs": 2, "seed": 3, "l2": 0.01}
+    optimizer = fastrna.SGD(0.1, momentum=0.9)
+    weight = rng.uniform(0.5, 2, 1300)
+    assert_same_training(net, X, Y, optimizer=optimizer, sample_weight=weight, **options)

@@ -45,9 +45,11 @@ cdef extern from "math.h" nogil:
     bint isfinite(double x)
 
 cdef enum:
-    FEW_ROWS = 4   # batches up to this size multiply by W^T through dot products
-    DEEP = 64
-    WIDE = 3
+    FEW_ROWS = 4      # batches up to this size multiply by W^T through dot products
+    DEEP_ROWS = 64    # batches from here on, and
+    WIDE_PANELS = 3   # layers of more panels than this, repay packing A^T and dZ
+    SLICE_ROWS = 64   # rows of a mini-batch that have a gradient of their own, where sliced
+    MOST_SLICES = 8
 
 
 cdef enum Ending:
@@ -93,6 +95,10 @@ cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
     if lines > 2 and lines % 2 == 0:
         lines += 1
     return lines * line
+
+
+cdef inline Py_ssize_t slices_of(Py_ssize_t count) noexcept nogil:
+    return min(max(count // SLICE_ROWS, 1), MOST_SLICES)
 
 
 cdef inline unsigned long long splitmix64(unsigned long long x) noexcept nogil:
@@ -203,7 +209,8 @@ cdef class Engine:
     cdef real loss_parameter
     cdef double dropout
     cdef unsigned int dropout_threshold
-    cdef bint sparse, transposing, input_gradient
+    cdef bint sparse, transposing, input_gradient, sliced
+    cdef double slice_costs[MOST_SLICES]
     cdef list buffers
     cdef real *input
     cdef real *target
@@ -246,6 +253,7 @@ cdef class Engine:
         cdef Layer *layer
         cdef Py_ssize_t l
         cdef bint hidden, whole_gradient
+        cdef Py_ssize_t row_numbers = 0, slices = 1, offset = 0
         self.buffers = []
         self.capacity = capacity
         self.loss, self.loss_parameter = LOSSES[loss[0]], loss[1]
@@ -257,6 +265,12 @@ cdef class Engine:
         self.one = 1
         self.n_x = sizes[0]
         self.input_stride = block_stride(self.n_x)
+        for l in range(self.n_layers):
+            row_numbers += block_stride(sizes[l]) + block_stride(sizes[l + 1])
+            self.n_parameters += (sizes[l] + 1) * sizes[l + 1]
+        self.sliced = not sparse and SLICE_ROWS * row_numbers > 2 * self.n_parameters
+        if self.sliced:
+            slices = MOST_SLICES if chunked else slices_of(capacity)
         if not sparse:
             self.input = self.block(capacity * self.input_stride)
         for l in range(self.n_layers):
@@ -266,10 +280,10 @@ cdef class Engine:
             layer.rows = layer.n_in + 1
             layer.vectors = vectors_of(layer.n_out)
             layer.stride = block_stride(layer.n_out)
-            layer.offset = self.n_parameters
+            layer.offset = offset
             layer.size = layer.rows * layer.vectors * LANES
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
-            self.n_parameters += layer.rows * layer.n_out
+            offset += layer.rows * layer.n_out
             self.n_rows += layer.rows
             layer.weights = self.block(layer.size)
             if self.optimizer in (MOMENTUM, NESTEROV, ADAM):
@@ -277,8 +291,8 @@ cdef class Engine:
             if self.optimizer == ADAM:
                 layer.second = self.block(layer.size)
             whole_gradient = self.optimizer == NO_UPDATE or chunked or (sparse and l == 0)
-            if whole_gradient:
-                layer.gradient = self.block(layer.size)
+            if whole_gradient or slices > 1:
+                layer.gradient = self.block(layer.size * slices)
             if l > 0 or input_gradient:
                 layer.transposed = self.block(layer.n_out * vectors_of(layer.n_in) * LANES)
             layer.a = self.block(capacity * layer.stride)
@@ -288,7 +302,7 @@ cdef class Engine:
             if hidden and dropout > 0:
                 layer.h = self.block(capacity * layer.stride)
             layer.d = self.block(capacity * layer.stride)
-            if capacity >= DEEP and layer.vectors > WIDE * NV:
+            if not self.sliced and capacity >= DEEP_ROWS and layer.vectors > WIDE_PANELS * NV:
                 layer.d_panels = self.block(capacity * layer.vectors * LANES)
                 layer.slivers = self.block(capacity * layer.rows)
         layer = &self.layers[self.n_layers - 1]
@@ -498,7 +512,7 @@ cdef class Engine:
             elif count == 1 and first and last:
                 self.outer_update(l, lo, hi, u)
             else:
-                self.gradient_tiles(l, lo, hi, count, first, last, u)
+                self.gradient_tiles(l, lo, hi, 0, count, layer.gradient, first, last, u)
             if last and l > 0 and self.transposing and self.optimizer != NO_UPDATE:
                 transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
                                layer.weights, layer.transposed)
@@ -545,20 +559,22 @@ cdef class Engine:
                              layer.d + v * LANES, 0, u)
             v += nv
 
-    cdef void gradient_tiles(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t count,
-                             bint first, bint last, const Update *u) noexcept nogil:
-        """dW = A^T dZ tile by tile, each updated while its sums are in L1."""
+    cdef void gradient_tiles(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t row,
+                             Py_ssize_t count, real *gradient, bint first, bint last,
+                             const Update *u) noexcept nogil:
+        """dW = A^T dZ over `count` rows from `row`, tile by tile: added up in `gradient`, or updated
+        while the sums are in L1."""
         cdef Layer *layer = &self.layers[l]
-        cdef const real *a = self.input if l == 0 else self.layers[l - 1].h
         cdef Py_ssize_t a_depth = self.input_stride if l == 0 else self.layers[l - 1].stride
+        cdef const real *a = (self.input if l == 0 else self.layers[l - 1].h) + row * a_depth
         cdef Parts panels = parts_of(layer.vectors, NV), tiles = parts_of(hi - lo, MR)
         cdef Py_ssize_t p, nv, v = 0, t, mr, i, k, at, width, d_row = layer.stride
         cdef vec sums[MR][NV]
         cdef real *slope = <real *>sums
-        cdef real *gradient
+        cdef real *so_far
         cdef const real *columns
         cdef const real *d
-        cdef bint packed = layer.slivers != NULL and count >= DEEP
+        cdef bint packed = layer.slivers != NULL and count >= DEEP_ROWS
         if packed:
             i = lo
             for t in range(tiles.number):
@@ -569,14 +585,14 @@ cdef class Engine:
             nv = panels.size + (p < panels.larger)
             width = nv * LANES
             at = v * LANES * layer.rows
-            d = layer.d + v * LANES
+            d = layer.d + row * layer.stride + v * LANES
             if packed:
                 d = layer.d_panels + v * LANES * self.capacity
                 d_row = width
             i = lo
             for t in range(tiles.number):
                 mr = tiles.size + (t < tiles.larger)
-                gradient = layer.gradient + at + i * width
+                so_far = gradient + at + i * width
                 columns = a + i
                 if packed:
                     columns = layer.slivers + i * self.capacity
@@ -585,8 +601,8 @@ cdef class Engine:
                     for k in range(mr * nv):
                         prefetch_to_write(layer.weights + at + i * width + (mr * nv + k) * LANES)
                 tile_of(<int>mr, <int>nv, count, columns, 1, a_depth, d, d_row,
-                        &ZEROS[0] if first else gradient, 0 if first else width,
-                        slope if last else gradient, width)
+                        &ZEROS[0] if first else so_far, 0 if first else width,
+                        slope if last else so_far, width)
                 if last:
                     self.update_rows(layer, i, i + mr, at, width, &self.one, 0, slope, width, u)
                 i += mr
@@ -668,6 +684,9 @@ cdef class Engine:
         u.penalised = u.l1 != 0 or u.l2 != 0
         if rank == 0:
             self.add_penalties()
+        if self.sliced and slices_of(count) > 1:
+            self.sliced_step(rank, team, first, count, weight, factor, &u)
+            return
         for c in range(chunks.number):
             n = chunks.size + (c < chunks.larger)
             chunk = self.order + at
@@ -683,7 +702,7 @@ cdef class Engine:
             self.book(rank, BACKWARD)
             self.wait(rank, team)
             if rank == 0:
-                self.add_costs(n)
+                self.cost_sum += self.cost_of_rows(0, n)
                 if c == chunks.number - 1:
                     self.finish_step(weight, u.penalised)
                 self.book(rank, COST)
@@ -692,13 +711,89 @@ cdef class Engine:
             self.wait(rank, team)
             at += n
 
-    cdef void add_costs(self, Py_ssize_t n) noexcept nogil:
-        """The weighted costs of a chunk's rows, in the order of the rows."""
+    cdef void sliced_step(self, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
+                          Py_ssize_t count, double weight, double factor,
+                          const Update *u) noexcept nogil:
+        """One mini-batch of many rows and few weights: each slice of its rows has a gradient of its
+        own, summed by the thread that computed the rows, from its own caches. The slices depend on
+        the mini-batch alone, and their gradients are added in their order.
+        """
+        cdef Py_ssize_t slices = slices_of(count), q, c, n, l, lo, hi, row, at
+        cdef Py_ssize_t room = self.capacity // slices
+        cdef Parts chunks
+        cdef Layer *layer
+        for q in range(slices * rank // team, slices * (rank + 1) // team):
+            at = first + count * q // slices
+            chunks = parts_of(first + count * (q + 1) // slices - at, room)
+            self.slice_costs[q] = 0
+            lo = q * room
+            for c in range(chunks.number):
+                n = chunks.size + (c < chunks.larger)
+                self.gather(lo, lo + n, self.order + at - lo)
+                self.book(rank, GATHER)
+                self.forward(lo, lo + n, True, at - first - lo)
+                self.book(rank, FORWARD)
+                self.compare(lo, lo + n, factor)
+                self.slice_costs[q] += self.cost_of_rows(lo, lo + n)
+                self.book(rank, COST)
+                self.backward(lo, lo + n, at - first - lo)
+                self.book(rank, BACKWARD)
+                for l in range(self.n_layers):
+                    layer = &self.layers[l]
+                    self.gradient_tiles(l, 0, layer.rows, lo, n, layer.gradient + q * layer.size,
+                                        c == 0, False, u)
+                self.book(rank, UPDATE)
+                at += n
+        self.wait(rank, team)
+        if rank == 0:
+            for q in range(slices):
+                self.cost_sum += self.slice_costs[q]
+            self.finish_step(weight, u.penalised)
+        row = 0
+        for l in range(self.n_layers):
+            layer = &self.layers[l]
+            lo = layer.rows * rank // team
+            hi = layer.rows * (rank + 1) // team
+            if u.penalised:
+                self.penalise(layer, lo, min(hi, layer.n_in), u, self.row_penalties + row)
+            self.add_slices(layer, lo, hi, slices, u)
+            if l > 0 and self.transposing and self.optimizer != NO_UPDATE:
+                transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
+                               layer.weights, layer.transposed)
+            row += layer.rows
+        self.book(rank, UPDATE)
+        self.wait(rank, team)
+
+    cdef void add_slices(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
+                         Py_ssize_t slices, const Update *u) noexcept nogil:
+        """The update of rows lo to hi by the sum of the slices' gradients."""
+        cdef Parts panels = parts_of(layer.vectors, NV)
+        cdef Py_ssize_t p, nv, v = 0, q, j, at, width
+        cdef real *total
+        cdef const real *more
+        for p in range(panels.number):
+            nv = panels.size + (p < panels.larger)
+            width = nv * LANES
+            at = v * LANES * layer.rows
+            total = layer.gradient + at + lo * width
+            for j from 0 <= j < (hi - lo) * width by LANES:
+                prefetch_to_write(layer.weights + at + lo * width + j)
+                for q in range(1, slices):
+                    prefetch(total + q * layer.size + j)
+            for q in range(1, slices):
+                more = total + q * layer.size
+                for j from 0 <= j < (hi - lo) * width by LANES:
+                    store(total + j, load(total + j) + load(more + j))
+            self.update_rows(layer, lo, hi, at, width, &self.one, 0, total, width, u)
+            v += nv
+
+    cdef double cost_of_rows(self, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+        """The weighted costs of rows lo to hi of a chunk, in the order of the rows."""
         cdef Py_ssize_t s
         cdef double total = 0
-        for s in range(n):
+        for s in range(lo, hi):
             total += self.costs[s] * (self.weights[s] if self.data.weights != NULL else 1.0)
-        self.cost_sum += total
+        return total
 
     cdef void add_penalties(self) noexcept nogil:
         """The penalty of the step before, whose rows are now all written."""
@@ -794,7 +889,7 @@ cdef class Engine:
             self.compare(lo, hi, 0)
             self.wait(rank, team)
             if rank == 0:
-                self.add_costs(n)
+                self.cost_sum += self.cost_of_rows(0, n)
             self.wait(rank, team)
             at += n
 
