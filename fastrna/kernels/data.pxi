@@ -46,6 +46,18 @@ cdef inline void convert_row(const source *x, Py_ssize_t step, Py_ssize_t width,
             a[j] = <real>x[j * step]
 
 
+cdef inline void copy_row(const real *x, Py_ssize_t width, Py_ssize_t readable,
+                          real *a) noexcept nogil:
+    """a = x, by whole vectors where as many numbers can be read: a has room for them."""
+    cdef Py_ssize_t j
+    if readable < vectors_of(width) * LANES:
+        memcpy(a, x, width * sizeof(real))
+    else:
+        for j from 0 <= j < width by LANES:
+            store(a + j, load(x + j))
+
+
+@cython.final
 cdef class Data:
     """Examples, targets and weights, checked by the caller; holds references, copies nothing.
 
@@ -62,6 +74,8 @@ cdef class Data:
     cdef const char *x
     cdef Py_ssize_t row_bytes, step
     cdef readonly bint is_sparse
+    cdef bint plain         # whether rows of X are of the network's type, unscaled, side by side
+    cdef const char *last_row
     cdef int kind
     cdef const double *shift
     cdef const double *scale
@@ -95,6 +109,9 @@ cdef class Data:
         if shift is not None:
             self.shift = <const double *>cnp.PyArray_DATA(shift)
             self.scale = <const double *>cnp.PyArray_DATA(scale)
+        self.plain = csr is None and scale is None and self.step == 1 and (
+            self.kind == (FLOAT32 if sizeof(real) == 4 else FLOAT64))
+        self.last_row = self.x + (self.m - 1) * self.row_bytes
         self.total_weight = m
         if sample_weight is not None:
             self.weights = <const double *>cnp.PyArray_DATA(sample_weight)
@@ -102,14 +119,25 @@ cdef class Data:
             for i in range(self.m):
                 self.total_weight += self.weights[i]
 
-    cdef void gather_row(self, Py_ssize_t i, real *a) noexcept nogil:
-        """Row i of X into a (n_x + 1,), followed by the 1 that multiplies the bias."""
-        cdef const char *x = self.x + i * self.row_bytes
+    cdef void gather(self, const long long *order, Py_ssize_t first, Py_ssize_t count, real *a,
+                     Py_ssize_t stride) noexcept nogil:
+        """`count` rows of X, from place `first` of the order (or of X itself where that is NULL),
+        into a (count, stride), each followed by the 1 that multiplies the bias."""
+        cdef Py_ssize_t s, n = self.n_x
+        cdef const char *x
+        for s in range(count):
+            x = self.x + (order[first + s] if order != NULL else first + s) * self.row_bytes
+            if self.plain:
+                copy_row(<const real *>x, n, (self.last_row - x) // <Py_ssize_t>sizeof(real) + n, a)
+            else:
+                self.convert(x, a)
+            a[n] = 1
+            a += stride
+
+    cdef void convert(self, const char *x, real *a) noexcept nogil:
+        """One row of X, of any type, scaled."""
         cdef Py_ssize_t n = self.n_x
-        if self.kind == (FLOAT32 if sizeof(real) == 4 else FLOAT64) and (
-                self.step == 1 and self.scale == NULL):
-            memcpy(a, x, n * sizeof(real))
-        elif self.kind == FLOAT32:
+        if self.kind == FLOAT32:
             convert_row(<const float *>x, self.step, n, self.shift, self.scale, a)
         elif self.kind == FLOAT64:
             convert_row(<const double *>x, self.step, n, self.shift, self.scale, a)
@@ -129,14 +157,16 @@ cdef class Data:
             convert_row(<const unsigned long long *>x, self.step, n, self.shift, self.scale, a)
         else:
             convert_row(<const long long *>x, self.step, n, self.shift, self.scale, a)
-        a[n] = 1
 
-    cdef void gather_target(self, Py_ssize_t i, real *t) noexcept nogil:
-        """Row i of y into t (n_y,): a copy, or the one-hot row of its class."""
-        cdef Py_ssize_t k
-        if self.classes != NULL:
-            for k in range(self.n_y):
-                t[k] = 0
-            t[self.classes[i]] = 1
-        else:
-            memcpy(t, self.y + i * self.n_y, self.n_y * sizeof(real))
+    cdef void gather_targets(self, const long long *order, Py_ssize_t count, real *t,
+                             Py_ssize_t stride) noexcept nogil:
+        """The rows of y that `order` lists into t (count, stride); a class as its one-hot row."""
+        cdef Py_ssize_t s, j, n = self.n_y
+        for s in range(count):
+            if self.classes != NULL:
+                for j from 0 <= j < n by LANES:
+                    store(t + j, splat(0))
+                t[self.classes[order[s]]] = 1
+            else:
+                copy_row(self.y + order[s] * n, n, (self.m - order[s]) * n, t)
+            t += stride

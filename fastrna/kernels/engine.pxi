@@ -443,11 +443,12 @@ cdef class Engine:
         cdef Py_ssize_t s
         if self.sparse:
             self.sparse_forward(lo, hi, chunk)
-        for s in range(lo, hi):
-            if not self.sparse:
-                self.data.gather_row(chunk[s], self.input + s * self.input_stride)
-            self.data.gather_target(chunk[s], self.target + s * last.stride)
-            if self.data.weights != NULL:
+        else:
+            self.data.gather(chunk, lo, hi - lo, self.input + lo * self.input_stride,
+                             self.input_stride)
+        self.data.gather_targets(chunk + lo, hi - lo, self.target + lo * last.stride, last.stride)
+        if self.data.weights != NULL:
+            for s in range(lo, hi):
                 self.weights[s] = self.data.weights[chunk[s]]
 
     cdef void compare(self, Py_ssize_t lo, Py_ssize_t hi, double factor) noexcept nogil:
@@ -1016,8 +1017,7 @@ cdef class Engine:
             self.load(flat)
             while at < self.count:
                 n = min(self.capacity, self.count - at)
-                for s in range(n):
-                    self.data.gather_row(at + s, self.input + s * self.input_stride)
+                self.data.gather(NULL, at, n, self.input, self.input_stride)
                 self.forward(0, n, False, 0)
                 if last.activation == SOFTMAX:
                     softmax_rows(n, last.n_out, last.stride, last.z, last.a, self.costs,

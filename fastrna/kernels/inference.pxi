@@ -126,11 +126,11 @@ cdef class Predictor:
         cdef Py_ssize_t s
         cdef real *input = scratch + 2 * BLOCK_ROWS * self.widest
         cdef const real *a
-        for s in range(rows):
-            if data.is_sparse:
+        if data.is_sparse:
+            for s in range(rows):
                 self.sparse_row(data, first + s, scratch + s * self.widest)
-            else:
-                data.gather_row(first + s, input + s * self.input_stride)
+        else:
+            data.gather(NULL, first, rows, input, self.input_stride)
         a = self.through(rows, NULL if data.is_sparse else input, self.input_stride, packed,
                          scratch, scratch + BLOCK_ROWS * self.widest)
         for s in range(rows):
