@@ -176,7 +176,7 @@ class Network:
 
     def _operations(self):
         """Floating-point operations of one example's forward pass."""
-        return 2.0 * sum(w.size for w in self._weights)
+        return 2.0 * self._parameters.size
 
     def _scaling(self):
         """Shift and scale of the inputs, as float64 arrays, or (None, None)."""

@@ -75,6 +75,10 @@ def integer(value, name, least=1, most=None):
 
 def real(value, name, low=-math.inf, high=math.inf, low_open=False, high_open=False):
     """Return `value` as a finite float within an interval."""
+    if type(value) is float and math.isfinite(value) and low <= value <= high and not (
+        (low_open and value == low) or (high_open and value == high)
+    ):
+        return value  # what nearly every call passes, spared the slower questions
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; expected a number.")
     number = float(value)
