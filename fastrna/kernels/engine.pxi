@@ -72,6 +72,7 @@ cdef struct Layer:
     Py_ssize_t vectors         # of n_out columns
     Py_ssize_t stride          # of a row of the blocks below
     Py_ssize_t offset          # of the layer in the flat parameters
+    Py_ssize_t first_row       # of the layer among all rows
     Py_ssize_t size            # numbers in a packed matrix of this layer
     int activation
     real parameter
@@ -218,7 +219,7 @@ cdef class Engine:
     cdef real *totals
     cdef real *masses
     cdef double *weights
-    cdef double *row_penalties
+    cdef real *penalties
     cdef Py_ssize_t n_rows
     cdef real one
     # The call under way.
@@ -284,6 +285,7 @@ cdef class Engine:
             layer.size = layer.rows * layer.vectors * LANES
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
             offset += layer.rows * layer.n_out
+            layer.first_row = self.n_rows
             self.n_rows += layer.rows
             layer.weights = self.block(layer.size)
             if self.optimizer in (MOMENTUM, NESTEROV, ADAM):
@@ -311,7 +313,7 @@ cdef class Engine:
         self.totals = self.block(capacity)
         self.masses = self.block(capacity)
         self.weights = <double *>self.block(capacity * 8 // sizeof(real))
-        self.row_penalties = <double *>self.block(self.n_rows * 8 // sizeof(real))
+        self.penalties = self.block(self.n_rows * LANES)
 
     cdef real *block(self, Py_ssize_t count) except NULL:
         """Zeros for `count` numbers, at a cache line's start."""
@@ -500,14 +502,12 @@ cdef class Engine:
                       const long long *chunk, bint first, bint last,
                       const Update *u) noexcept nogil:
         """dW_l = A_{l-1}^T dZ_l over the chunk's rows, and after the last chunk the update."""
-        cdef Py_ssize_t l, lo, hi, row = 0
+        cdef Py_ssize_t l, lo, hi
         cdef Layer *layer
         for l in range(self.n_layers):
             layer = &self.layers[l]
             lo = layer.rows * rank // team
             hi = layer.rows * (rank + 1) // team
-            if last and u.penalised:
-                self.penalise(layer, lo, min(hi, layer.n_in), u, self.row_penalties + row)
             if l == 0 and self.sparse:
                 self.sparse_gradient(lo, hi, count, chunk, last, u)
             elif count == 1 and first and last:
@@ -517,21 +517,6 @@ cdef class Engine:
             if last and l > 0 and self.transposing and self.optimizer != NO_UPDATE:
                 transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
                                layer.weights, layer.transposed)
-            row += layer.rows
-
-    cdef void penalise(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, const Update *u,
-                       double *penalties) noexcept nogil:
-        """The penalty of each row of weights before the update."""
-        cdef Parts panels = parts_of(layer.vectors, NV)
-        cdef Py_ssize_t p, nv, v, i
-        for i in range(lo, hi):
-            penalties[i] = 0
-            v = 0
-            for p in range(panels.number):
-                nv = panels.size + (p < panels.larger)
-                penalties[i] += penalty_of(u, nv * LANES, layer.weights + v * LANES * layer.rows
-                                           + i * nv * LANES)
-                v += nv
 
     cdef void update_rows(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t at,
                           Py_ssize_t width, const real *scales, Py_ssize_t scale_step,
@@ -539,13 +524,14 @@ cdef class Engine:
                           const Update *u) noexcept nogil:
         """Rows lo to hi of one panel, which begins at `at`; the bias row bears no penalty."""
         cdef Py_ssize_t weights = max(min(hi, layer.n_in) - lo, 0), i = at + lo * width
+        cdef real *penalties = self.penalties + (layer.first_row + lo) * LANES
         update(u, True, weights, width, scales, scale_step, slope, slope_row, layer.weights + i,
-               layer.velocity + i, layer.second + i, layer.gradient + i)
+               layer.velocity + i, layer.second + i, layer.gradient + i, penalties, at > 0)
         if hi > layer.n_in:
             i = at + layer.n_in * width
             update(u, False, 1, width, scales + weights * scale_step, scale_step,
                    slope + weights * slope_row, slope_row, layer.weights + i,
-                   layer.velocity + i, layer.second + i, layer.gradient + i)
+                   layer.velocity + i, layer.second + i, layer.gradient + i, NULL, False)
 
     cdef void outer_update(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi,
                            const Update *u) noexcept nogil:
@@ -719,7 +705,7 @@ cdef class Engine:
         own, summed by the thread that computed the rows, from its own caches. The slices depend on
         the mini-batch alone, and their gradients are added in their order.
         """
-        cdef Py_ssize_t slices = slices_of(count), q, c, n, l, lo, hi, row, at
+        cdef Py_ssize_t slices = slices_of(count), q, c, n, l, lo, hi, at
         cdef Py_ssize_t room = self.capacity // slices
         cdef Parts chunks
         cdef Layer *layer
@@ -750,18 +736,14 @@ cdef class Engine:
             for q in range(slices):
                 self.cost_sum += self.slice_costs[q]
             self.finish_step(weight, u.penalised)
-        row = 0
         for l in range(self.n_layers):
             layer = &self.layers[l]
             lo = layer.rows * rank // team
             hi = layer.rows * (rank + 1) // team
-            if u.penalised:
-                self.penalise(layer, lo, min(hi, layer.n_in), u, self.row_penalties + row)
             self.add_slices(layer, lo, hi, slices, u)
             if l > 0 and self.transposing and self.optimizer != NO_UPDATE:
                 transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
                                layer.weights, layer.transposed)
-            row += layer.rows
         self.book(rank, UPDATE)
         self.wait(rank, team)
 
@@ -799,11 +781,11 @@ cdef class Engine:
     cdef void add_penalties(self) noexcept nogil:
         """The penalty of the step before, whose rows are now all written."""
         cdef Py_ssize_t i
-        cdef double total = 0
+        cdef vec total = splat(0)
         if self.pending_weight > 0:
             for i in range(self.n_rows):
-                total += self.row_penalties[i]
-            self.cost_sum += total * self.pending_weight
+                total = total + load(self.penalties + i * LANES)
+            self.cost_sum += sum_of(total) * self.pending_weight
             self.pending_weight = 0
 
     cdef void finish_step(self, double weight, bint penalised) noexcept nogil:

@@ -190,14 +190,15 @@ cdef update_array(Update u, w, v, s, g):
     cdef real ends[4][LANES]
     if whole > 0:
         update(&u, False, 1, whole, &one, 0, numbers(ga), 0, numbers(wa), numbers(va),
-               numbers(sa), NULL)
+               numbers(sa), NULL, NULL, False)
     for i in range(rest):
         ends[0][i], ends[1][i] = numbers(ga)[whole + i], numbers(wa)[whole + i]
         ends[2][i], ends[3][i] = numbers(va)[whole + i], numbers(sa)[whole + i]
     for i in range(rest, LANES):
         ends[0][i] = ends[1][i] = ends[2][i] = ends[3][i] = 0
     if rest > 0:
-        update(&u, False, 1, LANES, &one, 0, ends[0], 0, ends[1], ends[2], ends[3], NULL)
+        update(&u, False, 1, LANES, &one, 0, ends[0], 0, ends[1], ends[2], ends[3], NULL,
+               NULL, False)
     for i in range(rest):
         if s is not None:
             numbers(sa)[whole + i] = ends[3][i]

@@ -3,13 +3,16 @@
 # Design: a run of weights is updated while the gradient of its tile is still in L1, so that the
 # weights and the velocity cross the memory bus once a step. The gradient comes as `scale * slope`:
 # with a tile's sums the scale is 1; for a mini-batch of one example, dW = a_i dz, the slope is dz
-# itself and no gradient is ever stored. The penalties' gradient l2 w + l1 sign(w) joins in
-# registers.
+# itself and no gradient is ever stored. The penalties l2/2 w^2 + l1 |w| and their gradient
+# l2 w + l1 sign(w) join in registers.
 # Rejected: update inside the product's registers (saves a store and a load in L1, costs four
 # optimizers times every tile).
 
 cdef enum Optimizer:
     NO_UPDATE, SGD, MOMENTUM, NESTEROV, ADAM
+
+cdef enum Penalty:
+    NO_PENALTY, L2_ONLY, L1_AND_L2
 
 OPTIMIZERS = {"none": NO_UPDATE, "sgd": SGD, "momentum": MOMENTUM, "nesterov": NESTEROV,
               "adam": ADAM}
@@ -31,19 +34,25 @@ cdef inline real adam_rate(double learning_rate, double beta_1, double beta_2,
     return <real>(learning_rate * math_sqrt(1 - math_pow(beta_2, t)) / (1 - math_pow(beta_1, t)))
 
 
-cdef inline void update_as(const int optimizer, const bint penalised, const Update *u,
+cdef inline void update_as(const int optimizer, const int penalty, const Update *u,
                            Py_ssize_t rows, Py_ssize_t width, const real *scales,
                            Py_ssize_t scale_step, const real *slope, Py_ssize_t slope_row,
-                           real *w, real *v, real *s, real *gradient) noexcept nogil:
+                           real *w, real *v, real *s, real *gradient, real *penalties,
+                           bint more) noexcept nogil:
     cdef Py_ssize_t i, j, k = 0
-    cdef vec x, dw, v_new, s_new, scale
+    cdef vec x, dw, v_new, s_new, scale, sum
     for i in range(rows):
         scale = splat(scales[i * scale_step])
+        sum = load(penalties + i * LANES) if penalty and more else splat(0)
         for j from 0 <= j < width by LANES:
             x = load(w + k)
             dw = load(slope + j) * scale
-            if penalised:
-                dw = dw + (x * u.l2 + sign_of(x) * u.l1)
+            if penalty:
+                dw = dw + x * u.l2
+                sum = sum + x * x * (u.l2 * <real>0.5)
+            if penalty == L1_AND_L2:
+                dw = dw + sign_of(x) * u.l1
+                sum = sum + absolute(x) * u.l1
             if optimizer == NO_UPDATE:
                 store(gradient + k, dw)
             elif optimizer == SGD:
@@ -63,28 +72,30 @@ cdef inline void update_as(const int optimizer, const bint penalised, const Upda
                 store(s + k, s_new)
                 store(w + k, x - v_new * u.learning_rate / (square_root(s_new) + u.epsilon))
             k += LANES
+        if penalty:
+            store(penalties + i * LANES, sum)
         slope += slope_row
 
 
-cdef inline void update_with(const bint penalised, const Update *u, Py_ssize_t rows,
+cdef inline void update_with(const int penalty, const Update *u, Py_ssize_t rows,
                              Py_ssize_t width, const real *scales, Py_ssize_t scale_step,
                              const real *slope, Py_ssize_t slope_row, real *w, real *v, real *s,
-                             real *gradient) noexcept nogil:
+                             real *gradient, real *penalties, bint more) noexcept nogil:
     if u.optimizer == NO_UPDATE:
-        update_as(NO_UPDATE, penalised, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient)
+        update_as(NO_UPDATE, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+                  w, v, s, gradient, penalties, more)
     elif u.optimizer == SGD:
-        update_as(SGD, penalised, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient)
+        update_as(SGD, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+                  w, v, s, gradient, penalties, more)
     elif u.optimizer == MOMENTUM:
-        update_as(MOMENTUM, penalised, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient)
+        update_as(MOMENTUM, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+                  w, v, s, gradient, penalties, more)
     elif u.optimizer == NESTEROV:
-        update_as(NESTEROV, penalised, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient)
+        update_as(NESTEROV, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+                  w, v, s, gradient, penalties, more)
     else:
-        update_as(ADAM, penalised, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient)
+        update_as(ADAM, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+                  w, v, s, gradient, penalties, more)
 
 
 cdef void update(const Update *u, bint penalised,
@@ -97,20 +108,17 @@ cdef void update(const Update *u, bint penalised,
                  real *w,                 # IN, OUT (rows, width) weights
                  real *v,                 # IN, OUT (rows, width) velocity; Adam's first moment
                  real *s,                 # IN, OUT (rows, width) Adam's second moment
-                 real *gradient           # OUT (rows, width), where nothing is updated
+                 real *gradient,          # OUT (rows, width), where nothing is updated
+                 real *penalties,         # OUT (rows, LANES) l2/2 w^2 + l1 |w| before the update,
+                 bint more                #     summed over columns in LANES parts; added to, if more
                  ) noexcept nogil:
     """w, v, s after one step along scale * slope (+ the penalties' gradient where `penalised`)."""
-    if penalised and u.penalised:
-        update_with(True, u, rows, width, scales, scale_step, slope, slope_row, w, v, s, gradient)
+    if not penalised or not u.penalised:
+        update_with(NO_PENALTY, u, rows, width, scales, scale_step, slope, slope_row, w, v, s,
+                    gradient, penalties, more)
+    elif u.l1 == 0:
+        update_with(L2_ONLY, u, rows, width, scales, scale_step, slope, slope_row, w, v, s,
+                    gradient, penalties, more)
     else:
-        update_with(False, u, rows, width, scales, scale_step, slope, slope_row, w, v, s, gradient)
-
-
-cdef inline double penalty_of(const Update *u, Py_ssize_t count, const real *w) noexcept nogil:
-    """l2/2 sum w^2 + l1 sum |w| of a run of weights."""
-    cdef vec total = splat(0), x
-    cdef Py_ssize_t i
-    for i from 0 <= i < count by LANES:
-        x = load(w + i)
-        total = total + (x * x * (u.l2 * <real>0.5) + absolute(x) * u.l1)
-    return sum_of(total)
+        update_with(L1_AND_L2, u, rows, width, scales, scale_step, slope, slope_row, w, v, s,
+                    gradient, penalties, more)
