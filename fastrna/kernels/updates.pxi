@@ -41,6 +41,11 @@ cdef inline void update_as(const int optimizer, const int penalty, const Update 
                            bint more) noexcept nogil:
     cdef Py_ssize_t i, j, k = 0
     cdef vec x, dw, v_new, s_new, scale, sum
+    # The settings, in registers: for all the compiler knows, a store to w might change them.
+    cdef vec rate = splat(u.learning_rate), momentum = splat(u.momentum)
+    cdef vec beta_2 = splat(u.beta_2), epsilon = splat(u.epsilon)
+    cdef vec l1 = splat(u.l1), l2 = splat(u.l2), half_l2 = splat(u.l2 * <real>0.5)
+    cdef vec first_part = splat(1 - u.momentum), second_part = splat(1 - u.beta_2)
     for i in range(rows):
         scale = splat(scales[i * scale_step])
         sum = load(penalties + i * LANES) if penalty and more else splat(0)
@@ -48,29 +53,29 @@ cdef inline void update_as(const int optimizer, const int penalty, const Update 
             x = load(w + k)
             dw = load(slope + j) * scale
             if penalty:
-                dw = dw + x * u.l2
-                sum = sum + x * x * (u.l2 * <real>0.5)
+                dw = dw + x * l2
+                sum = sum + x * x * half_l2
             if penalty == L1_AND_L2:
-                dw = dw + sign_of(x) * u.l1
-                sum = sum + absolute(x) * u.l1
+                dw = dw + sign_of(x) * l1
+                sum = sum + absolute(x) * l1
             if optimizer == NO_UPDATE:
                 store(gradient + k, dw)
             elif optimizer == SGD:
-                store(w + k, x - dw * u.learning_rate)
+                store(w + k, x - dw * rate)
             elif optimizer == MOMENTUM:
-                v_new = load(v + k) * u.momentum - dw * u.learning_rate
+                v_new = load(v + k) * momentum - dw * rate
                 store(v + k, v_new)
                 store(w + k, x + v_new)
             elif optimizer == NESTEROV:
-                v_new = load(v + k) * u.momentum - dw * u.learning_rate
+                v_new = load(v + k) * momentum - dw * rate
                 store(v + k, v_new)
-                store(w + k, x + (v_new * u.momentum - dw * u.learning_rate))
+                store(w + k, x + (v_new * momentum - dw * rate))
             else:
-                v_new = load(v + k) * u.momentum + dw * <real>(1 - u.momentum)
-                s_new = load(s + k) * u.beta_2 + dw * dw * <real>(1 - u.beta_2)
+                v_new = load(v + k) * momentum + dw * first_part
+                s_new = load(s + k) * beta_2 + dw * dw * second_part
                 store(v + k, v_new)
                 store(s + k, s_new)
-                store(w + k, x - v_new * u.learning_rate / (square_root(s_new) + u.epsilon))
+                store(w + k, x - v_new * rate / (square_root(s_new) + epsilon))
             k += LANES
         if penalty:
             store(penalties + i * LANES, sum)
