@@ -523,11 +523,12 @@ cdef class Engine:
                           const real *slope, Py_ssize_t slope_row,
                           const Update *u) noexcept nogil:
         """Rows lo to hi of one panel, which begins at `at`; the bias row bears no penalty."""
-        cdef Py_ssize_t weights = max(min(hi, layer.n_in) - lo, 0), i = at + lo * width
+        cdef Py_ssize_t last = min(hi, layer.n_in) if u.penalised else hi
+        cdef Py_ssize_t weights = max(last - lo, 0), i = at + lo * width
         cdef real *penalties = self.penalties + (layer.first_row + lo) * LANES
         update(u, True, weights, width, scales, scale_step, slope, slope_row, layer.weights + i,
                layer.velocity + i, layer.second + i, layer.gradient + i, penalties, at > 0)
-        if hi > layer.n_in:
+        if hi > last:
             i = at + layer.n_in * width
             update(u, False, 1, width, scales + weights * scale_step, scale_step,
                    slope + weights * slope_row, slope_row, layer.weights + i,

@@ -119,6 +119,8 @@ cdef void update(const Update *u, bint penalised,
                  ) noexcept nogil:
     """w, v, s after one step along scale * slope (+ the penalties' gradient where `penalised`)."""
     if not penalised or not u.penalised:
+        if scale_step == 0 and slope_row == width:  # one long row
+            width, rows = rows * width, 1
         update_with(NO_PENALTY, u, rows, width, scales, scale_step, slope, slope_row, w, v, s,
                     gradient, penalties, more)
     elif u.l1 == 0:
