@@ -235,7 +235,7 @@ cdef class Engine:
     cdef Py_ssize_t count, epochs, epochs_done, batch_size, signal_period
     cdef double target_cost, momentum, beta_2, epsilon, l1, l2
     cdef double cost_sum, weight_sum, pending_weight, last_cost, clock
-    cdef bint over_batch, stopping
+    cdef bint over_batch, stopping, ahead
     cdef unsigned long long dropout_seed
     cdef int ending
     cdef object error
@@ -272,8 +272,8 @@ cdef class Engine:
         self.sliced = not sparse and SLICE_ROWS * row_numbers > 2 * self.n_parameters
         if self.sliced:
             slices = MOST_SLICES if chunked else slices_of(capacity)
-        if not sparse:
-            self.input = self.block(capacity * self.input_stride)
+        if not sparse:  # and a row for the example that follows a mini-batch of one
+            self.input = self.block((capacity + 1) * self.input_stride)
         for l in range(self.n_layers):
             layer = &self.layers[l]
             hidden = l < self.n_layers - 1
@@ -393,7 +393,7 @@ cdef class Engine:
         for l in range(self.n_layers):
             layer = &self.layers[l]
             at = lo * layer.stride
-            if l > 0 or not self.sparse:
+            if l > 0 or not (self.sparse or self.ahead):
                 product(rows, layer.vectors, layer.n_in, previous + lo * previous_stride,
                         previous_stride, 1, layer.weights, 0,
                         True, layer.z + at, layer.stride)
@@ -445,7 +445,7 @@ cdef class Engine:
         cdef Py_ssize_t s
         if self.sparse:
             self.sparse_forward(lo, hi, chunk)
-        else:
+        elif not self.ahead:
             self.data.gather(chunk, lo, hi - lo, self.input + lo * self.input_stride,
                              self.input_stride)
         self.data.gather_targets(chunk + lo, hi - lo, self.target + lo * last.stride, last.stride)
@@ -510,8 +510,6 @@ cdef class Engine:
             hi = layer.rows * (rank + 1) // team
             if l == 0 and self.sparse:
                 self.sparse_gradient(lo, hi, count, chunk, last, u)
-            elif count == 1 and first and last:
-                self.outer_update(l, lo, hi, u)
             else:
                 self.gradient_tiles(l, lo, hi, 0, count, layer.gradient, first, last, u)
             if last and l > 0 and self.transposing and self.optimizer != NO_UPDATE:
@@ -520,21 +518,28 @@ cdef class Engine:
 
     cdef void update_rows(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t at,
                           Py_ssize_t width, const real *scales, Py_ssize_t scale_step,
-                          const real *slope, Py_ssize_t slope_row,
-                          const Update *u) noexcept nogil:
-        """Rows lo to hi of one panel, which begins at `at`; the bias row bears no penalty."""
-        cdef Py_ssize_t last = min(hi, layer.n_in) if u.penalised else hi
-        cdef Py_ssize_t weights = max(last - lo, 0), i = at + lo * width
-        cdef real *penalties = self.penalties + (layer.first_row + lo) * LANES
-        update(u, True, weights, width, scales, scale_step, slope, slope_row, layer.weights + i,
-               layer.velocity + i, layer.second + i, layer.gradient + i, penalties, at > 0)
-        if hi > last:
-            i = at + layer.n_in * width
-            update(u, False, 1, width, scales + weights * scale_step, scale_step,
-                   slope + weights * slope_row, slope_row, layer.weights + i,
-                   layer.velocity + i, layer.second + i, layer.gradient + i, NULL, False)
+                          const real *slope, Py_ssize_t slope_row, const Update *u,
+                          const real *ahead, real *z) noexcept nogil:
+        """Rows lo to hi of one panel, which begins at `at`; the bias row bears no penalty.
 
-    cdef void outer_update(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi,
+        Where the next example's inputs are given, z becomes its product with the new weights.
+        """
+        cdef Py_ssize_t last = min(hi, layer.n_in) if u.penalised or ahead != NULL else hi
+        cdef Py_ssize_t weights = max(last - lo, 0), i = at + lo * width
+        cdef Py_ssize_t bias = at + layer.n_in * width
+        cdef real *penalties = self.penalties + (layer.first_row + lo) * LANES
+        if hi > last:
+            update(u, False, 1, width, scales + weights * scale_step, scale_step,
+                   slope + weights * slope_row, slope_row, layer.weights + bias,
+                   layer.velocity + bias, layer.second + bias, layer.gradient + bias, NULL, False,
+                   NULL, NULL)
+        if ahead != NULL:
+            memcpy(z, layer.weights + bias, width * sizeof(real))
+        update(u, True, weights, width, scales, scale_step, slope, slope_row, layer.weights + i,
+               layer.velocity + i, layer.second + i, layer.gradient + i, penalties, at > 0, ahead,
+               z)
+
+    cdef void outer_update(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi, const real *ahead,
                            const Update *u) noexcept nogil:
         """One example: dW = a^T dz, never stored."""
         cdef Layer *layer = &self.layers[l]
@@ -544,8 +549,33 @@ cdef class Engine:
         for p in range(panels.number):
             nv = panels.size + (p < panels.larger)
             self.update_rows(layer, lo, hi, v * LANES * layer.rows, nv * LANES, a + lo, 1,
-                             layer.d + v * LANES, 0, u)
+                             layer.d + v * LANES, 0, u, ahead, layer.z + v * LANES)
             v += nv
+
+    cdef void descend_one(self, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t at,
+                          const Update *u) noexcept nogil:
+        """The update of a mini-batch of one, last layer first.
+
+        On one thread the first layer's pass over its weights, which lie beyond L1, computes the
+        next example's product as well: in the order of `tile`, so to the same bits.
+        """
+        cdef Py_ssize_t l, lo, hi
+        cdef Layer *layer
+        cdef real *ahead = NULL
+        self.ahead = team == 1 and self.batch_size == 1 and at + 1 < self.count
+        if self.ahead:
+            ahead = self.input + self.input_stride
+            self.data.gather(self.order, at + 1, 1, ahead, self.input_stride)
+        for l in range(self.n_layers - 1, -1, -1):
+            layer = &self.layers[l]
+            lo = layer.rows * rank // team
+            hi = layer.rows * (rank + 1) // team
+            self.outer_update(l, lo, hi, ahead if l == 0 else NULL, u)
+            if l > 0 and self.transposing and self.optimizer != NO_UPDATE:
+                transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
+                               layer.weights, layer.transposed)
+        if self.ahead:
+            memcpy(self.input, ahead, (self.n_x + 1) * sizeof(real))
 
     cdef void gradient_tiles(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t row,
                              Py_ssize_t count, real *gradient, bint first, bint last,
@@ -592,7 +622,8 @@ cdef class Engine:
                         &ZEROS[0] if first else so_far, 0 if first else width,
                         slope if last else so_far, width)
                 if last:
-                    self.update_rows(layer, i, i + mr, at, width, &self.one, 0, slope, width, u)
+                    self.update_rows(layer, i, i + mr, at, width, &self.one, 0, slope, width, u,
+                                     NULL, NULL)
                 i += mr
             v += nv
 
@@ -625,7 +656,7 @@ cdef class Engine:
                               load(panel + layer.n_in * width + j) + load(d + j))
             if last:
                 self.update_rows(layer, lo, hi, v * LANES * layer.rows, width, &self.one, 0,
-                                 panel + lo * width, width, u)
+                                 panel + lo * width, width, u, NULL, NULL)
                 if self.optimizer != NO_UPDATE:
                     memset(panel + lo * width, 0, (hi - lo) * width * sizeof(real))
             v += nv
@@ -694,7 +725,10 @@ cdef class Engine:
                 if c == chunks.number - 1:
                     self.finish_step(weight, u.penalised)
                 self.book(rank, COST)
-            self.descend(rank, team, n, chunk, c == 0, c == chunks.number - 1, &u)
+            if count == 1 and not self.sparse:
+                self.descend_one(rank, team, at, &u)
+            else:
+                self.descend(rank, team, n, chunk, c == 0, c == chunks.number - 1, &u)
             self.book(rank, UPDATE)
             self.wait(rank, team)
             at += n
@@ -768,7 +802,8 @@ cdef class Engine:
                 more = total + q * layer.size
                 for j from 0 <= j < (hi - lo) * width by LANES:
                     store(total + j, load(total + j) + load(more + j))
-            self.update_rows(layer, lo, hi, at, width, &self.one, 0, total, width, u)
+            self.update_rows(layer, lo, hi, at, width, &self.one, 0, total, width, u, NULL,
+                             NULL)
             v += nv
 
     cdef double cost_of_rows(self, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
@@ -899,7 +934,7 @@ cdef class Engine:
         where it is given."""
         self.data = data
         self.generator = NULL
-        self.stopping = False
+        self.stopping = self.ahead = False
         self.ending = EPOCHS
         self.error = None
         self.cost_sum = self.weight_sum = self.pending_weight = 0

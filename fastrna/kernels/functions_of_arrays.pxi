@@ -190,7 +190,7 @@ cdef update_array(Update u, w, v, s, g):
     cdef real ends[4][LANES]
     if whole > 0:
         update(&u, False, 1, whole, &one, 0, numbers(ga), 0, numbers(wa), numbers(va),
-               numbers(sa), NULL, NULL, False)
+               numbers(sa), NULL, NULL, False, NULL, NULL)
     for i in range(rest):
         ends[0][i], ends[1][i] = numbers(ga)[whole + i], numbers(wa)[whole + i]
         ends[2][i], ends[3][i] = numbers(va)[whole + i], numbers(sa)[whole + i]
@@ -198,7 +198,7 @@ cdef update_array(Update u, w, v, s, g):
         ends[0][i] = ends[1][i] = ends[2][i] = ends[3][i] = 0
     if rest > 0:
         update(&u, False, 1, LANES, &one, 0, ends[0], 0, ends[1], ends[2], ends[3], NULL,
-               NULL, False)
+               NULL, False, NULL, NULL)
     for i in range(rest):
         if s is not None:
             numbers(sa)[whole + i] = ends[3][i]

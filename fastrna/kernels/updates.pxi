@@ -38,9 +38,9 @@ cdef inline void update_as(const int optimizer, const int penalty, const Update 
                            Py_ssize_t rows, Py_ssize_t width, const real *scales,
                            Py_ssize_t scale_step, const real *slope, Py_ssize_t slope_row,
                            real *w, real *v, real *s, real *gradient, real *penalties,
-                           bint more) noexcept nogil:
+                           bint more, const real *ahead, real *z) noexcept nogil:
     cdef Py_ssize_t i, j, k = 0
-    cdef vec x, dw, v_new, s_new, scale, sum
+    cdef vec x, dw, v_new, s_new, scale, sum, ahead_i
     # The settings, in registers: for all the compiler knows, a store to w might change them.
     cdef vec rate = splat(u.learning_rate), momentum = splat(u.momentum)
     cdef vec beta_2 = splat(u.beta_2), epsilon = splat(u.epsilon)
@@ -49,6 +49,8 @@ cdef inline void update_as(const int optimizer, const int penalty, const Update 
     for i in range(rows):
         scale = splat(scales[i * scale_step])
         sum = load(penalties + i * LANES) if penalty and more else splat(0)
+        if ahead != NULL:
+            ahead_i = splat(ahead[i])
         for j from 0 <= j < width by LANES:
             x = load(w + k)
             dw = load(slope + j) * scale
@@ -61,21 +63,21 @@ cdef inline void update_as(const int optimizer, const int penalty, const Update 
             if optimizer == NO_UPDATE:
                 store(gradient + k, dw)
             elif optimizer == SGD:
-                store(w + k, x - dw * rate)
-            elif optimizer == MOMENTUM:
-                v_new = load(v + k) * momentum - dw * rate
-                store(v + k, v_new)
-                store(w + k, x + v_new)
-            elif optimizer == NESTEROV:
-                v_new = load(v + k) * momentum - dw * rate
-                store(v + k, v_new)
-                store(w + k, x + (v_new * momentum - dw * rate))
-            else:
+                x = x - dw * rate
+            elif optimizer == ADAM:
                 v_new = load(v + k) * momentum + dw * first_part
                 s_new = load(s + k) * beta_2 + dw * dw * second_part
                 store(v + k, v_new)
                 store(s + k, s_new)
-                store(w + k, x - v_new * rate / (square_root(s_new) + epsilon))
+                x = x - v_new * rate / (square_root(s_new) + epsilon)
+            else:
+                v_new = load(v + k) * momentum - dw * rate
+                store(v + k, v_new)
+                x = x + (v_new if optimizer == MOMENTUM else v_new * momentum - dw * rate)
+            if optimizer != NO_UPDATE:
+                store(w + k, x)
+            if ahead != NULL:
+                store(z + j, load(z + j) + ahead_i * x)
             k += LANES
         if penalty:
             store(penalties + i * LANES, sum)
@@ -85,22 +87,23 @@ cdef inline void update_as(const int optimizer, const int penalty, const Update 
 cdef inline void update_with(const int penalty, const Update *u, Py_ssize_t rows,
                              Py_ssize_t width, const real *scales, Py_ssize_t scale_step,
                              const real *slope, Py_ssize_t slope_row, real *w, real *v, real *s,
-                             real *gradient, real *penalties, bint more) noexcept nogil:
+                             real *gradient, real *penalties, bint more, const real *ahead,
+                             real *z) noexcept nogil:
     if u.optimizer == NO_UPDATE:
         update_as(NO_UPDATE, penalty, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient, penalties, more)
+                  w, v, s, gradient, penalties, more, ahead, z)
     elif u.optimizer == SGD:
         update_as(SGD, penalty, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient, penalties, more)
+                  w, v, s, gradient, penalties, more, ahead, z)
     elif u.optimizer == MOMENTUM:
         update_as(MOMENTUM, penalty, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient, penalties, more)
+                  w, v, s, gradient, penalties, more, ahead, z)
     elif u.optimizer == NESTEROV:
         update_as(NESTEROV, penalty, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient, penalties, more)
+                  w, v, s, gradient, penalties, more, ahead, z)
     else:
         update_as(ADAM, penalty, u, rows, width, scales, scale_step, slope, slope_row,
-                  w, v, s, gradient, penalties, more)
+                  w, v, s, gradient, penalties, more, ahead, z)
 
 
 cdef void update(const Update *u, bint penalised,
@@ -115,17 +118,19 @@ cdef void update(const Update *u, bint penalised,
                  real *s,                 # IN, OUT (rows, width) Adam's second moment
                  real *gradient,          # OUT (rows, width), where nothing is updated
                  real *penalties,         # OUT (rows, LANES) l2/2 w^2 + l1 |w| before the update,
-                 bint more                #     summed over columns in LANES parts; added to, if more
+                 bint more,               #     summed over columns in LANES parts; added to, if more
+                 const real *ahead,       # IN  (rows,) inputs of the next example, or NULL
+                 real *z                  # IN, OUT (width,) plus ahead w: its product on the way
                  ) noexcept nogil:
     """w, v, s after one step along scale * slope (+ the penalties' gradient where `penalised`)."""
     if not penalised or not u.penalised:
-        if scale_step == 0 and slope_row == width:  # one long row
+        if scale_step == 0 and slope_row == width and ahead == NULL:  # one long row
             width, rows = rows * width, 1
         update_with(NO_PENALTY, u, rows, width, scales, scale_step, slope, slope_row, w, v, s,
-                    gradient, penalties, more)
+                    gradient, penalties, more, ahead, z)
     elif u.l1 == 0:
         update_with(L2_ONLY, u, rows, width, scales, scale_step, slope, slope_row, w, v, s,
-                    gradient, penalties, more)
+                    gradient, penalties, more, ahead, z)
     else:
         update_with(L1_AND_L2, u, rows, width, scales, scale_step, slope, slope_row, w, v, s,
-                    gradient, penalties, more)
+                    gradient, penalties, more, ahead, z)
