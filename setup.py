@@ -27,7 +27,7 @@ VARIANTS = {"baseline": []}
 if X86_64:
     VARIANTS["avx2"] = ["-mavx2", "-mfma"]
     VARIANTS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma",
-                          "-mprefer-vector-width=512"]
+                          "-mprefer-vector-width=512", "-mprfchw"]
 MSVC_FLAGS = ["/O2", "/fp:contract"]
 
 

@@ -96,9 +96,7 @@ class Network:
             at = end + n_out
         self._kernel = kernels.load(self.dtype)
         self._specifications = [(name, parameter or 0.0) for name, parameter in self.activations]
-        self._predictor = self._kernel.Predictor(
-            self.sizes, self._specifications, self._buffer
-        )
+        self._predictor = self._kernel.Predictor(self.sizes, self._specifications, self._buffer)
         self._engines = {}
         self._row = self._predictor.predict_one
 
@@ -369,9 +367,7 @@ class Network:
         if inputs is X and check.is_sparse(X):
             return self._data(X, y, weight, names[0])
         shift, scale = self._scaling()
-        return self._kernel.Data(
-            m, self.sizes[0], self.sizes[-1], inputs, y, weight, shift, scale
-        )
+        return self._kernel.Data(m, self.sizes[0], self.sizes[-1], inputs, y, weight, shift, scale)
 
     def _gradient(self, data, loss, l1=0.0, l2=0.0, n_threads=None):
         """Cost and gradient of checked examples, in a workspace kept for the next call."""

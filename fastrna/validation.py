@@ -75,8 +75,11 @@ def integer(value, name, least=1, most=None):
 
 def real(value, name, low=-math.inf, high=math.inf, low_open=False, high_open=False):
     """Return `value` as a finite float within an interval."""
-    if type(value) is float and math.isfinite(value) and low <= value <= high and not (
-        (low_open and value == low) or (high_open and value == high)
+    if (
+        type(value) is float
+        and math.isfinite(value)
+        and low <= value <= high
+        and not ((low_open and value == low) or (high_open and value == high))
     ):
         return value  # what nearly every call passes, spared the slower questions
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
@@ -128,8 +131,10 @@ def layer_sizes(sizes):
 def layer_activations(hidden, output, n_hidden):
     """Return one (name, parameter) a layer."""
     table = {name: default for name, default in ACTIVATIONS.items() if name != "softmax"}
-    is_pair = isinstance(hidden, (list, tuple)) and len(hidden) == 2 and not (
-        isinstance(hidden[1], (list, tuple)) or hidden[1] in ACTIVATIONS
+    is_pair = (
+        isinstance(hidden, (list, tuple))
+        and len(hidden) == 2
+        and not (isinstance(hidden[1], (list, tuple)) or hidden[1] in ACTIVATIONS)
     )
     if isinstance(hidden, (list, tuple)) and not is_pair:
         if len(hidden) != n_hidden:
@@ -314,9 +319,7 @@ def targets(y, m, n_y, output, dtype, name="y", X_name="X"):
     if y.ndim == 1 and output == "softmax":
         return _classes(y, n_y, name)
     if y.ndim == 1 and n_y != 1:
-        raise ValueError(
-            f"{name} has shape ({m},); expected ({m}, {n_y}): one column an output."
-        )
+        raise ValueError(f"{name} has shape ({m},); expected ({m}, {n_y}): one column an output.")
     y = y.reshape(m, -1)
     if y.shape[1] != n_y:
         raise ValueError(

@@ -151,7 +151,7 @@ cdef void pack(Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
                const real *flat,      # IN  (last, width), rows flat_row apart
                Py_ssize_t flat_row,
                real *packed,          # OUT (packed_rows, vectors of width) in panels: rows first
-               Py_ssize_t packed_rows #     to last, zeros past the width
+               Py_ssize_t packed_rows  # to last, zeros past the width
                ) noexcept nogil:
     cdef Py_ssize_t vectors = vectors_of(width), p, nv, v = 0, i, j, columns
     cdef Parts panels = parts_of(vectors, NV)

@@ -118,7 +118,7 @@ cdef void update(const Update *u, bint penalised,
                  real *s,                 # IN, OUT (rows, width) Adam's second moment
                  real *gradient,          # OUT (rows, width), where nothing is updated
                  real *penalties,         # OUT (rows, LANES) l2/2 w^2 + l1 |w| before the update,
-                 bint more,               #     summed over columns in LANES parts; added to, if more
+                 bint more,               # summed over columns in LANES parts; added to, if more
                  const real *ahead,       # IN  (rows,) inputs of the next example, or NULL
                  real *z                  # IN, OUT (width,) plus ahead w: its product on the way
                  ) noexcept nogil:

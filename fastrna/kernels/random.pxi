@@ -1,0 +1,69 @@
+# What is drawn at random: the order of the examples, the units that dropout leaves out.
+#
+# Design: the order is NumPy's own, from the same draws of the same generator, so that a seed means
+# the same here as in the reference. A dropout mask is a hash of where an entry stands (step, layer,
+# row, column): no state, so any number of threads draws the same one, and nothing is stored between
+# forward and backward.
+# Rejected: permutations drawn by NumPy (a Python call an epoch), a generator a thread (masks would
+# depend on their number).
+
+from numpy.random cimport bitgen_t
+
+
+cdef inline unsigned long long splitmix64(unsigned long long x) noexcept nogil:
+    """Steele, Lea and Flood's mixer (2014): every bit of x moves every bit of the result."""
+    x += 0x9E3779B97F4A7C15ULL
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL
+    return x ^ (x >> 31)
+
+
+cdef inline unsigned int dropout_base(unsigned long long seed, unsigned long long step,
+                                      unsigned long long layer,
+                                      unsigned long long row) noexcept nogil:
+    return <unsigned int>splitmix64(splitmix64(splitmix64(splitmix64(seed) ^ step) ^ layer) ^ row)
+
+
+cdef inline void drop_row(Py_ssize_t width, unsigned int base, unsigned int threshold,
+                          real kept_factor, const real *a, real *h) noexcept nogil:
+    """h_j = a_j / (1 - rate), or 0 where the hash of (base, j) falls below rate * 2^32.
+
+    Inverted dropout; the mask depends on where an entry stands, not on who computes it.
+    """
+    cdef Py_ssize_t j
+    cdef unsigned int x
+    for j in range(width):
+        x = base ^ (<unsigned int>j * 0x9E3779B9U)
+        x ^= x >> 16
+        x *= 0x85EBCA6BU
+        x ^= x >> 13
+        x *= 0xC2B2AE35U
+        x ^= x >> 16
+        h[j] = a[j] * kept_factor if x >= threshold else <real>0
+
+
+cdef unsigned int random_up_to(bitgen_t *generator, unsigned int most) noexcept nogil:
+    """A uniform integer in [0, most], as NumPy's `random_interval` draws it: masked rejection."""
+    cdef unsigned int mask = most, value
+    mask |= mask >> 1
+    mask |= mask >> 2
+    mask |= mask >> 4
+    mask |= mask >> 8
+    mask |= mask >> 16
+    value = generator.next_uint32(generator.state) & mask
+    while value > most:
+        value = generator.next_uint32(generator.state) & mask
+    return value
+
+
+cdef void shuffle(bitgen_t *generator, Py_ssize_t m, long long *order) noexcept nogil:
+    """order = Generator.permutation(m), from the same draws (m below 2^32)."""
+    cdef Py_ssize_t i, j
+    cdef long long kept
+    for i in range(m):
+        order[i] = i
+    for i in range(m - 1, 0, -1):
+        j = random_up_to(generator, <unsigned int>i)
+        kept = order[i]
+        order[i] = order[j]
+        order[j] = kept
