@@ -199,8 +199,11 @@ class Network:
                 check.finite(w, f"the network's weights[{layer}]")
                 check.finite(b, f"the network's biases[{layer}]")
 
-    def _data(self, X, y=None, sample_weight=None, name="X"):
-        """Return checked examples as the kernels read them; y is checked already."""
+    def _data(self, X, y=None, sample_weight=None, name="X", to_predict=False):
+        """Return checked examples as the kernels read them; y is checked already.
+
+        To predict, rows that are read in place are left for the kernel to look through.
+        """
         shift, scale = self._scaling()
         n_x, n_y = self.sizes[0], self.sizes[-1]
         if check.is_sparse(X):
@@ -215,8 +218,11 @@ class Network:
             return self._kernel.Data(
                 m, n_x, n_y, None, y, sample_weight, None, None, (indptr, indices, values)
             )
-        X = check.inputs(X, n_x, name)
-        return self._kernel.Data(len(X), n_x, n_y, X, y, sample_weight, shift, scale)
+        X = check.inputs(X, n_x, name, finite_too=False)
+        data = self._kernel.Data(len(X), n_x, n_y, X, y, sample_weight, shift, scale)
+        if not (to_predict and data.plain):
+            check.finite(X, name)
+        return data
 
     def predict(self, X, out=None, n_threads=None):
         """Return the outputs of all examples.
@@ -237,7 +243,8 @@ class Network:
         Raises
         ------
         ValueError, TypeError
-            If X has another width, no rows, or numbers that are not finite, or `out` does not fit.
+            If X has another width, no rows, or numbers that are not finite (`out` may have been
+            written in part then), or `out` does not fit.
 
         Examples
         --------
@@ -247,14 +254,16 @@ class Network:
         """
         if n_threads is not None:
             n_threads = check.integer(n_threads, "n_threads")
-        data = self._data(X)
+        data = self._data(X, to_predict=True)
         shape = (data.m, self.sizes[-1])
         if out is None:
             out = np.empty(shape, self.dtype)
         else:
             self._check_out(out, shape)
         team = kernels.threads_for(n_threads, self._operations() * data.m)
-        return self._predictor.predict(data, out, team)
+        if not self._predictor.predict(data, out, team):
+            check.finite(check.numeric(X, "X"), "X")
+        return out
 
     def _check_out(self, out, shape):
         fits = isinstance(out, np.ndarray) and out.dtype == self.dtype and out.shape == shape
@@ -310,7 +319,8 @@ class Network:
             self._check_out(out, (n_y,))
         shift, scale = self._scaling()
         data = self._kernel.Data(1, n_x, n_y, x[None, :], None, None, shift, scale)
-        return self._predictor.predict(data, out, 1)
+        self._predictor.predict(data, out, 1)
+        return out
 
     def loss_and_gradient(self, X, y, loss="auto", sample_weight=None, l2=0.0, l1=0.0):
         """Return the cost J and dJ/dparameters, for those who bring their own optimizer.

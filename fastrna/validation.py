@@ -262,7 +262,7 @@ def is_sparse(X):
     return hasattr(X, "tocsr") and hasattr(X, "nnz")
 
 
-def inputs(X, n_x, name="X"):
+def inputs(X, n_x, name="X", finite_too=True):
     """Return X (m, n_x) as the kernels read it; float arrays of either type are not copied."""
     X = numeric(X, name)
     if X.ndim != 2:
@@ -276,7 +276,7 @@ def inputs(X, n_x, name="X"):
         )
     if X.shape[0] == 0:
         raise ValueError(f"{name} has shape {X.shape}; expected at least one example.")
-    return finite(X, name)
+    return finite(X, name) if finite_too else X
 
 
 def sparse_inputs(X, n_x, dtype, name="X"):

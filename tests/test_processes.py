@@ -153,3 +153,15 @@ def test_subnormal_numbers_are_flushed_in_the_engine_alone(n_threads):
     fastrna.Network(SIZES, output="softmax").loss_and_gradient(*problem())
     smallest = np.array([np.finfo(np.float32).smallest_subnormal] * 64)
     assert (smallest * np.float32(1) > 0).all()
+
+
+def test_the_workspace_is_bounded_whatever_the_batch():
+    """Rows beyond 512 pass in chunks."""
+    sizes = [30, 40, 50, 2]
+    X, y = np.zeros((20_000, 30), np.float32), np.zeros((20_000, 2), np.float32)
+    sizes_of = {}
+    for batch_size in (600, 20_000):
+        trainer = fastrna.Trainer(fastrna.Network(sizes), batch_size=batch_size)
+        trainer.run(X, y, epochs=1)
+        sizes_of[batch_size] = trainer.workspace_bytes
+    assert sizes_of[600] == sizes_of[20_000]

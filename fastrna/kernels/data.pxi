@@ -74,7 +74,7 @@ cdef class Data:
     cdef const char *x
     cdef Py_ssize_t row_bytes, step
     cdef readonly bint is_sparse
-    cdef bint plain         # whether rows of X are of the network's type, unscaled, side by side
+    cdef readonly bint plain  # whether rows of X are of the network's type, unscaled, contiguous
     cdef const char *last_row
     cdef int kind
     cdef const double *shift

@@ -10,8 +10,15 @@
 # threads. One parallel region spans all epochs of a call; small work runs on the caller's thread,
 # with none. A batch larger than `capacity` passes in chunks whose gradients add up in a buffer
 # before the update, which bounds the workspace and keeps a chunk's activations in cache.
+# Two sizes have a step of their own between the same barriers. Where a batch has many rows and the
+# network few weights, activations would be what travels between the cores: its rows are cut in
+# slices, a number that depends on the batch alone, and each slice's gradient is summed where its
+# rows are (`sliced_step`). A batch of one needs no gradient at all: dW = a^T dz is formed as it is
+# applied (`descend_one`).
+# While the engine runs, subnormal numbers count as zero on its threads, and there alone.
 # Rejected: a region a product (a microsecond each), sharing columns (dZ W^T would sum across
-# threads).
+# threads), fetching the next mini-batch's rows while this one is computed (the memory bus is as
+# busy: 2 % slower).
 
 cimport cython
 from cython.parallel cimport parallel, prange, threadid
@@ -215,6 +222,8 @@ cdef class Engine:
         self.sliced = not sparse and SLICE_ROWS * row_numbers > 2 * self.n_parameters
         if self.sliced:
             slices = MOST_SLICES if chunked else slices_of(capacity)
+            capacity += slices  # slices may differ by a row
+            self.capacity = capacity
         if not sparse:  # and a row for the example that follows a mini-batch of one
             self.input = self.block((capacity + 1) * self.input_stride)
         for l in range(self.n_layers):

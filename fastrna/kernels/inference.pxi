@@ -5,11 +5,16 @@
 # loaded past the end of a row of W: the lanes beyond n_out carry the next row's numbers and are
 # never looked at (the network allocates its parameters with a vector to spare). Many rows are worth
 # packing the weights first; then blocks of rows pass through all layers, shared among the threads.
-# Both take the same tiles in the same order, so a row's prediction does not depend on its company.
+# Rows of the network's type are read where they lie, and looked through for NaN and infinity just
+# before the product wants them, when that costs no trip to memory. The scratch is kept for the next
+# call. Both ways take the same tiles in the same order, so a row's prediction does not depend on its
+# company.
 
 cdef enum:
     STACK_NUMBERS = 4096    # three of these are scratch enough for one row of most nets
-    BLOCK_ROWS = 96         # rows that pass through the layers together
+    BLOCK_ROWS = 96         # rows that pass through the layers together;
+    MOST_BLOCK_ROWS = 384   # of a net with more weights than stay in L2, to read them less often
+    MANY_WEIGHTS = 1 << 18
     PACKING_ROWS = 24       # from here on packing the weights pays
 
 
@@ -26,7 +31,8 @@ cdef class Predictor:
     cdef object parameters
     cdef const real *flat
     cdef Layer *layers
-    cdef Py_ssize_t n_layers, n_x, n_y, widest, input_stride
+    cdef Py_ssize_t n_layers, n_x, n_y, widest, input_stride, block_rows
+    cdef object spare
 
     def __cinit__(self, sizes, *args):
         self.n_layers = len(sizes) - 1
@@ -54,6 +60,7 @@ cdef class Predictor:
             layer.offset = offset
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
             offset += layer.rows * layer.n_out
+        self.block_rows = MOST_BLOCK_ROWS if offset > MANY_WEIGHTS else BLOCK_ROWS
 
     cdef const real *through(self, Py_ssize_t rows, const real *a, Py_ssize_t stride,
                              const real *packed, real *one, real *other) noexcept nogil:
@@ -63,8 +70,8 @@ cdef class Predictor:
         """
         cdef Py_ssize_t l
         cdef Layer *layer
-        cdef real largest[BLOCK_ROWS]
-        cdef real totals[BLOCK_ROWS]
+        cdef real largest[MOST_BLOCK_ROWS]
+        cdef real totals[MOST_BLOCK_ROWS]
         cdef real *z = one
         for l in range(self.n_layers):
             layer = &self.layers[l]
@@ -121,20 +128,29 @@ cdef class Predictor:
             PyMem_RawFree(scratch)
         return out
 
-    cdef void block(self, Data data, Py_ssize_t first, Py_ssize_t rows, const real *packed,
+    cdef bint block(self, Data data, Py_ssize_t first, Py_ssize_t rows, const real *packed,
                     real *scratch, real *out) noexcept nogil:
-        cdef Py_ssize_t s
-        cdef real *input = scratch + 2 * BLOCK_ROWS * self.widest
-        cdef const real *a
+        """Predict some rows; False where one read in place is not finite."""
+        cdef Py_ssize_t s, stride = self.input_stride
+        cdef real *input = scratch + 2 * self.block_rows * self.widest
+        cdef const real *a = input
         if data.is_sparse:
             for s in range(rows):
                 self.sparse_row(data, first + s, scratch + s * self.widest)
+            a = NULL
+        elif data.plain:
+            a = <const real *>(data.x + first * data.row_bytes)
+            stride = data.row_bytes // <Py_ssize_t>sizeof(real)
+            for s in range(rows):
+                if not all_finite(self.n_x, a + s * stride):
+                    return False
         else:
-            data.gather(NULL, first, rows, input, self.input_stride)
-        a = self.through(rows, NULL if data.is_sparse else input, self.input_stride, packed,
-                         scratch, scratch + BLOCK_ROWS * self.widest)
+            data.gather(NULL, first, rows, input, stride)
+        a = self.through(rows, a, stride, packed, scratch,
+                         scratch + self.block_rows * self.widest)
         for s in range(rows):
             memcpy(out + (first + s) * self.n_y, a + s * self.widest, self.n_y * sizeof(real))
+        return True
 
     cdef void sparse_row(self, Data data, Py_ssize_t i, real *z) noexcept nogil:
         """z = x W_1 + b_1 of a CSR row."""
@@ -148,34 +164,47 @@ cdef class Predictor:
             for j from 0 <= j < layer.n_out by LANES:
                 store(z + j, load(z + j) + load(w + j) * data.values[t])
 
-    cdef void team(self, Data data, const real *packed, real *scratch, real *out,
+    cdef bint team(self, Data data, const real *packed, real *scratch, real *out,
                    Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
-        cdef Parts blocks = parts_of(data.m, BLOCK_ROWS)
+        cdef Parts blocks = parts_of(data.m, self.block_rows)
         cdef Py_ssize_t b, rows, first = 0
         for b in range(blocks.number):
             rows = blocks.size + (b < blocks.larger)
-            if b % team == rank:
-                self.block(data, first, rows, packed,
-                           scratch + rank * self.scratch_numbers(data), out)
+            if b % team == rank and not self.block(
+                    data, first, rows, packed, scratch + rank * self.scratch_numbers(data), out):
+                return False
             first += rows
+        return True
 
     cdef Py_ssize_t scratch_numbers(self, Data data) noexcept nogil:
         """Numbers of scratch a thread needs: two blocks to pass between, one of inputs."""
-        return BLOCK_ROWS * (2 * self.widest + (0 if data.is_sparse else self.input_stride))
+        cdef bint gathers = not (data.is_sparse or data.plain)
+        return self.block_rows * (2 * self.widest + (self.input_stride if gathers else 0))
 
     def predict(self, Data data not None, cnp.ndarray out not None, int n_threads=1):
-        """All rows of `data` into `out` (m, n_y), C-ordered and of the network's type."""
+        """All rows of `data` into `out` (m, n_y), C-ordered and of the network's type.
+
+        Returns whether all rows that are read in place (`data.plain`) are finite; otherwise `out`
+        is of no use.
+        """
         cdef Py_ssize_t l, numbers = n_threads * self.scratch_numbers(data) + LANES
-        cdef Py_ssize_t weights = 0
+        cdef Py_ssize_t weights = 0, size
         cdef real *scratch
         cdef real *packed = NULL
         cdef real *target = <real *>cnp.PyArray_DATA(out)
+        cdef bint *finite
+        cdef int i
         cdef Layer *layer
         if data.m >= PACKING_ROWS:
             for l in range(self.n_layers):
                 weights += self.layers[l].size
-        memory = np.empty((numbers + weights) * sizeof(real) + CACHE_LINE, np.uint8)
+        size = (numbers + weights) * sizeof(real) + CACHE_LINE + n_threads * sizeof(bint)
+        memory, self.spare = self.spare, None  # two threads never share one
+        if memory is None or len(memory) < size:
+            memory = np.empty(size, np.uint8)
         cdef size_t address = <size_t>cnp.PyArray_DATA(memory)
+        finite = <bint *>address
+        address += n_threads * sizeof(bint)
         scratch = <real *>((address + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE)
         with nogil:
             if data.m >= PACKING_ROWS:
@@ -187,9 +216,16 @@ cdef class Predictor:
                          layer.rows)
                     packed += layer.size
                 packed -= weights
+            for i in range(n_threads):
+                finite[i] = True
             if n_threads == 1:
-                self.team(data, packed, scratch, target, 0, 1)
+                finite[0] = self.team(data, packed, scratch, target, 0, 1)
             else:
                 with parallel(num_threads=n_threads):
-                    self.team(data, packed, scratch, target, threadid(), team_size())
-        return out
+                    finite[threadid()] = self.team(data, packed, scratch, target, threadid(),
+                                                   team_size())
+        self.spare = memory
+        for i in range(n_threads):
+            if not finite[i]:
+                return False
+        return True

@@ -112,12 +112,15 @@ class Data:
     def total_weight(self) -> float: ...
     @property
     def is_sparse(self) -> bool: ...
+    @property
+    def plain(self) -> bool: ...  # whether X is read as it stands, unconverted
 
 @final
 class Engine:
     """The workspace in which a network is trained."""
 
     n_steps: int
+    timed: bool  # whether the first thread books its time by phase, some 25 ns a booking
 
     def __init__(
         self,
@@ -135,6 +138,7 @@ class Engine:
     def n_parameters(self) -> int: ...
     @property
     def workspace_bytes(self) -> int: ...
+    def phase_seconds(self) -> dict[str, float]: ...  # since the last call
     def get_moment(self, which: int) -> Array | None: ...  # (n_parameters,)
     def set_moment(self, which: int, flat: Array) -> None: ...
     def train(
@@ -197,4 +201,4 @@ class Predictor:
         data: Data,
         out: Array,  # (m, n_y), OUT
         n_threads: int = 1,
-    ) -> Array: ...
+    ) -> bool: ...  # False where a number of a `plain` X is not finite
