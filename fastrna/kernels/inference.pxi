@@ -7,8 +7,7 @@
 # packing the weights first; then blocks of rows pass through all layers, shared among the threads.
 # Rows of the network's type are read where they lie, and looked through for NaN and infinity just
 # before the product wants them, when that costs no trip to memory. The scratch is kept for the next
-# call. Both ways take the same tiles in the same order, so a row's prediction does not depend on its
-# company.
+# call. Both ways take the same tiles in the same order, so a row does not depend on its company.
 
 cdef enum:
     STACK_NUMBERS = 4096    # three of these are scratch enough for one row of most nets
