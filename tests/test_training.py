@@ -284,21 +284,24 @@ def test_an_exception_in_a_callback_is_the_callers(problem):
 
 def interrupted(seconds, call):
     """Make the call, and send this process SIGINT after so many seconds."""
+    # A process that was started in the background ignores it unless told otherwise.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
-        return call()
+        result = call()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return result
     finally:
         timer.cancel()
         timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_stops_between_mini_batches(rng):
     X, y = rng.normal(size=(500, 32)), rng.normal(size=500)
     net = network([32, 64, 1])
-    before = signal.getsignal(signal.SIGINT)
     history = interrupted(0.5, lambda: fastrna.train(net, X, y, epochs=10**7, seed=0))
-    assert signal.getsignal(signal.SIGINT) is before
     assert history.stopped_by == "interrupt"
     assert history.n_epochs == len(history.cost) > 0
     assert np.isfinite(net.parameters).all()
