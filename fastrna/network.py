@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import numpy as np
 
@@ -98,6 +99,7 @@ class Network:
         self._specifications = [(name, parameter or 0.0) for name, parameter in self.activations]
         self._predictor = self._kernel.Predictor(self.sizes, self._specifications, self._buffer)
         self._engines = {}
+        self._team_choice = kernels.TeamChoice()
         self._row = self._predictor.predict_one
 
     def _initialise(self, rng, init):
@@ -260,8 +262,16 @@ class Network:
             out = np.empty(shape, self.dtype)
         else:
             self._check_out(out, shape)
-        team = kernels.threads_for(n_threads, self._operations() * data.m)
-        if not self._predictor.predict(data, out, team):
+        operations = self._operations() * data.m
+        team = kernels.threads_for(n_threads, operations)
+        judged = n_threads is None and team > 1 and operations < kernels.TeamChoice.LONG
+        if judged:
+            team = self._team_choice.pick(team)
+        start = time.perf_counter()
+        finite = self._predictor.predict(data, out, team)
+        if judged:
+            self._team_choice.note(team, (time.perf_counter() - start) / operations)
+        if not finite:
             check.finite(check.numeric(X, "X"), "X")
         return out
 

@@ -120,6 +120,26 @@ def test_threadpoolctl_limits_the_threads():
     np.testing.assert_array_equal(limited, trained(0))
 
 
+def test_the_quicker_team_is_chosen_and_the_other_tried_again():
+    choice, seconds, picked = kernels.TeamChoice(), {1: 3.0, 2: 2.0}, []
+
+    def calls(number):
+        for _ in range(number):
+            team = choice.pick(2)
+            choice.note(team, seconds[team])
+            picked.append(team)
+
+    calls(20)
+    assert picked.count(1) == 4  # once to begin with; then the 4th, the 8th, the 16th call
+    choice.note(2, 100.0)  # a hiccup changes the choice until the next trial at most
+    seconds[2] = 50.0
+    calls(50)
+    assert picked[-5:] == [1] * 5
+    seconds[2] = 1.0
+    calls(100)
+    assert picked[-1] == 2
+
+
 @pytest.mark.parametrize("kind", ["uint8", "float64", "float32"])
 def test_a_file_larger_than_the_workspace_is_never_read_whole(tmp_path, kind):
     m, n_x = 20_000, 100
