@@ -31,7 +31,7 @@ cdef class Predictor:
     cdef const real *flat
     cdef Layer *layers
     cdef Py_ssize_t n_layers, n_x, n_y, widest, input_stride, block_rows
-    cdef object spare
+    cdef object spares  # scratch of calls that are over
 
     def __cinit__(self, sizes, *args):
         self.n_layers = len(sizes) - 1
@@ -46,6 +46,7 @@ cdef class Predictor:
         cdef Py_ssize_t l, offset = 0
         cdef Layer *layer
         self.parameters = parameters
+        self.spares = []
         self.flat = <const real *>cnp.PyArray_DATA(parameters)
         self.n_x, self.n_y = sizes[0], sizes[self.n_layers]
         self.widest = block_stride(max(sizes[1:]))
@@ -198,7 +199,10 @@ cdef class Predictor:
             for l in range(self.n_layers):
                 weights += self.layers[l].size
         size = (numbers + weights) * sizeof(real) + CACHE_LINE + n_threads * sizeof(bint)
-        memory, self.spare = self.spare, None  # two threads never share one
+        try:
+            memory = self.spares.pop()  # while in use: two threads never share one
+        except IndexError:
+            memory = None
         if memory is None or len(memory) < size:
             memory = np.empty(size, np.uint8)
         cdef size_t address = <size_t>cnp.PyArray_DATA(memory)
@@ -223,7 +227,8 @@ cdef class Predictor:
                 with parallel(num_threads=n_threads):
                     finite[threadid()] = self.team(data, packed, scratch, target, threadid(),
                                                    team_size())
-        self.spare = memory
+        if not self.spares:
+            self.spares.append(memory)
         for i in range(n_threads):
             if not finite[i]:
                 return False
