@@ -94,8 +94,8 @@ cdef struct Layer:
     real *a                    # (capacity, stride) activations
     real *h                    # (capacity, stride) what the next layer sees: a, or a after dropout
     real *d                    # (capacity, stride) dJ/dZ
-    real *d_panels             # (capacity, vectors) the same in panels, where `wide`
-    real *slivers              # (rows, capacity) A_{l-1}^T tile by tile, where `wide`
+    real *d_panels             # (capacity, vectors) the same in panels, of wide layers only
+    real *slivers              # (rows, capacity) A_{l-1}^T tile by tile, likewise
 
 
 cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
@@ -108,6 +108,7 @@ cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
 
 
 cdef inline Py_ssize_t slices_of(Py_ssize_t count) noexcept nogil:
+    """Slices of a mini-batch of `count` rows: by the count alone, so for any number of threads."""
     return min(max(count // SLICE_ROWS, 1), MOST_SLICES)
 
 
@@ -464,9 +465,8 @@ cdef class Engine:
                 self.sparse_gradient(lo, hi, count, chunk, last, u)
             else:
                 self.gradient_tiles(l, lo, hi, 0, count, layer.gradient, first, last, u)
-            if last and l > 0 and self.transposing and self.optimizer != NO_UPDATE:
-                transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
-                               layer.weights, layer.transposed)
+            if last:
+                self.renew_transposed(l, lo, hi)
 
     cdef void update_rows(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t at,
                           Py_ssize_t width, const real *scales, Py_ssize_t scale_step,
@@ -490,6 +490,13 @@ cdef class Engine:
         update(u, True, weights, width, scales, scale_step, slope, slope_row, layer.weights + i,
                layer.velocity + i, layer.second + i, layer.gradient + i, penalties, at > 0, ahead,
                z)
+
+    cdef void renew_transposed(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+        """W^T of one layer after the update of rows lo to hi of W."""
+        cdef Layer *layer = &self.layers[l]
+        if l > 0 and self.transposing and self.optimizer != NO_UPDATE:
+            transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
+                           layer.weights, layer.transposed)
 
     cdef void outer_update(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi, const real *ahead,
                            const Update *u) noexcept nogil:
@@ -523,9 +530,7 @@ cdef class Engine:
             lo = layer.rows * rank // team
             hi = layer.rows * (rank + 1) // team
             self.outer_update(l, lo, hi, ahead if l == 0 else NULL, u)
-            if l > 0 and self.transposing and self.optimizer != NO_UPDATE:
-                transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
-                               layer.weights, layer.transposed)
+            self.renew_transposed(l, lo, hi)
         if self.ahead:
             memcpy(self.input, ahead, (self.n_x + 1) * sizeof(real))
 
@@ -732,9 +737,7 @@ cdef class Engine:
             lo = layer.rows * rank // team
             hi = layer.rows * (rank + 1) // team
             self.add_slices(layer, lo, hi, slices, u)
-            if l > 0 and self.transposing and self.optimizer != NO_UPDATE:
-                transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
-                               layer.weights, layer.transposed)
+            self.renew_transposed(l, lo, hi)
         self.book(rank, UPDATE)
         self.wait(rank, team)
 
