@@ -579,9 +579,9 @@ cdef class Engine:
                 if last:
                     for k in range(mr * nv):
                         prefetch_to_write(layer.weights + at + (i + mr) * width + k * LANES)
-                tile_of(<int>mr, <int>nv, count, columns, 1, a_depth, d, d_row,
-                        &ZEROS[0] if first else so_far, 0 if first else width,
-                        slope if last else so_far, width)
+                tiles_of(<int>mr, <int>nv, 1, count, columns, 1, a_depth, d, d_row,
+                         &ZEROS[0] if first else so_far, 0 if first else width,
+                         slope if last else so_far, width)
                 if last:
                     self.update_rows(layer, i, i + mr, at, width, &self.one, 0, slope, width, u,
                                      NULL, NULL)

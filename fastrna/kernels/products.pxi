@@ -21,68 +21,85 @@
 cdef enum: DEPTH_BLOCK = 1024   # depth of a panel that stays in L2 with the rows of A beside it
 
 
-cdef inline void tile(const int mr, const int nv, Py_ssize_t depth,
-                      const real *a,        # IN  (mr, depth), strides a_row and a_depth
-                      Py_ssize_t a_row, Py_ssize_t a_depth,
-                      const real *b,        # IN  (depth, nv vectors), rows b_depth apart
-                      Py_ssize_t b_depth,
-                      const real *start,    # IN  (mr, nv vectors) what the sums start from
-                      Py_ssize_t start_row,
-                      real *c,              # OUT (mr, nv vectors), rows c_row apart
-                      Py_ssize_t c_row) noexcept nogil:
-    """C = start + A B for one tile of C."""
+cdef inline void tiles(const int mr, const int nv, Py_ssize_t count, Py_ssize_t depth,
+                       const real *a,        # IN  (count mr, depth), strides a_row and a_depth
+                       Py_ssize_t a_row, Py_ssize_t a_depth,
+                       const real *b,        # IN  (depth, nv vectors), rows b_depth apart
+                       Py_ssize_t b_depth,
+                       const real *start,    # IN  (count mr, nv vectors) what the sums start from
+                       Py_ssize_t start_row,
+                       real *c,              # OUT (count mr, nv vectors), rows c_row apart
+                       Py_ssize_t c_row) noexcept nogil:
+    """C = start + A B for a column of `count` tiles of C.
+
+    The column is in here, and not around it, because GCC keeps an array in registers only where
+    all loops over it lie in another loop: without it each sum went through the stack twice.
+    """
     cdef vec sums[MR][NV]
     cdef vec row[NV]
     cdef vec x
     cdef int i, j
-    cdef Py_ssize_t k
-    for i in range(mr):
-        for j in range(nv):
-            sums[i][j] = load(start + i * start_row + j * LANES)
-    for k in range(depth):
-        for j in range(nv):
-            row[j] = load(b + j * LANES)
+    cdef Py_ssize_t t, k
+    cdef const real *a_k
+    cdef const real *b_k
+    for t in range(count):
         for i in range(mr):
-            x = splat(a[i * a_row])
             for j in range(nv):
-                sums[i][j] = sums[i][j] + x * row[j]
-        a += a_depth
-        b += b_depth
-    for i in range(mr):
-        for j in range(nv):
-            store(c + i * c_row + j * LANES, sums[i][j])
+                sums[i][j] = load(start + i * start_row + j * LANES)
+        a_k = a
+        b_k = b
+        for k in range(depth):
+            for j in range(nv):
+                row[j] = load(b_k + j * LANES)
+            for i in range(mr):
+                x = splat(a_k[i * a_row])
+                for j in range(nv):
+                    sums[i][j] = sums[i][j] + x * row[j]
+            a_k += a_depth
+            b_k += b_depth
+        for i in range(mr):
+            for j in range(nv):
+                store(c + i * c_row + j * LANES, sums[i][j])
+        a += mr * a_row
+        start += mr * start_row
+        c += mr * c_row
 
 
-cdef inline void tile_of_vectors(int mr, const int nv, Py_ssize_t depth, const real *a,
-                                 Py_ssize_t a_row, Py_ssize_t a_depth, const real *b,
-                                 Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
-                                 real *c, Py_ssize_t c_row) noexcept nogil:
+cdef inline void tiles_of_vectors(int mr, const int nv, Py_ssize_t count, Py_ssize_t depth,
+                                  const real *a, Py_ssize_t a_row, Py_ssize_t a_depth,
+                                  const real *b, Py_ssize_t b_depth, const real *start,
+                                  Py_ssize_t start_row, real *c, Py_ssize_t c_row) noexcept nogil:
     if MR >= 6 and mr == 6:
-        tile(6, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(6, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
     elif MR >= 5 and mr == 5:
-        tile(5, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(5, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
     elif mr == 4:
-        tile(4, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(4, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
     elif mr == 3:
-        tile(3, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(3, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
     elif mr == 2:
-        tile(2, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(2, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
     else:
-        tile(1, nv, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(1, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
 
 
-cdef void tile_of(int mr, int nv, Py_ssize_t depth, const real *a, Py_ssize_t a_row,
-                  Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth, const real *start,
-                  Py_ssize_t start_row, real *c, Py_ssize_t c_row) noexcept nogil:
-    """`tile` with its sizes known at run time."""
+cdef void tiles_of(int mr, int nv, Py_ssize_t count, Py_ssize_t depth, const real *a,
+                   Py_ssize_t a_row, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
+                   const real *start, Py_ssize_t start_row, real *c,
+                   Py_ssize_t c_row) noexcept nogil:
+    """`tiles` with their sizes known at run time."""
     if NV >= 4 and nv == 4:
-        tile_of_vectors(mr, 4, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles_of_vectors(mr, 4, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c,
+                         c_row)
     elif NV >= 3 and nv == 3:
-        tile_of_vectors(mr, 3, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles_of_vectors(mr, 3, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c,
+                         c_row)
     elif nv == 2:
-        tile_of_vectors(mr, 2, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles_of_vectors(mr, 2, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c,
+                         c_row)
     else:
-        tile_of_vectors(mr, 1, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles_of_vectors(mr, 1, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c,
+                         c_row)
 
 
 cdef struct Parts:
@@ -120,7 +137,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t depth,
                   Py_ssize_t c_row) noexcept nogil:
     """C = A B, or A B + bias."""
     cdef Parts panels = parts_of(vectors, NV), tiles = parts_of(rows, MR)
-    cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, b_depth, start_row
+    cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, count, b_depth, start_row
     cdef const real *panel
     cdef const real *start
     while k < depth or k == 0:
@@ -135,18 +152,21 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t depth,
                 b_depth = b_row
                 panel = b + v * LANES
             i = 0
-            for t in range(tiles.number):
-                mr = tiles.size + (t < tiles.larger)
+            for t in range(2):  # first the tiles of a row more
+                mr = tiles.size + 1 - t
+                count = tiles.larger if t == 0 else tiles.number - tiles.larger
+                if count == 0:
+                    continue
                 if k > 0:
                     start = c + i * c_row + v * LANES
                     start_row = c_row
                 else:
                     start = panel + depth * b_depth if biased else &ZEROS[0]
                     start_row = 0
-                tile_of(<int>mr, <int>nv, deep, a + i * a_row + k * a_depth, a_row, a_depth,
-                        panel + k * b_depth, b_depth, start, start_row,
-                        c + i * c_row + v * LANES, c_row)
-                i += mr
+                tiles_of(<int>mr, <int>nv, count, deep, a + i * a_row + k * a_depth, a_row, a_depth,
+                         panel + k * b_depth, b_depth, start, start_row,
+                         c + i * c_row + v * LANES, c_row)
+                i += count * mr
             v += nv
         k += DEPTH_BLOCK
 

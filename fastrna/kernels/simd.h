@@ -104,9 +104,17 @@ SIMD vec vec_of(vec_bits b) { vec v; memcpy(&v, &b, sizeof v); return v; }
 SIMD vec where_greater(vec x, vec y, vec a, vec b) { return x > y ? a : b; }
 #endif
 
-/* Unaligned: memcpy of a constant size is one instruction. */
-SIMD vec load(const number *p) { vec v; memcpy(&v, p, sizeof v); return v; }
-SIMD void store(number *p, vec v) { memcpy(p, &v, sizeof v); }
+/* Unaligned. A type of that alignment and not memcpy, which GCC moves as integers: accumulators that
+ * begin as a load or end as a store would be copied through the stack. */
+#if defined(__GNUC__)
+typedef number vec_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(FASTRNA_BITS / 8),
+                                           may_alias));
+SIMD vec load(const number *p) { return *(const vec_anywhere *)p; }
+SIMD void store(number *p, vec v) { *(vec_anywhere *)p = v; }
+#else
+SIMD vec load(const number *p) { return *p; }
+SIMD void store(number *p, vec v) { *p = v; }
+#endif
 /* The first n lanes, or all if n is larger. */
 SIMD void store_first(number *p, vec v, Py_ssize_t n) {
     number lanes[LANES];
