@@ -1,24 +1,27 @@
-# One step, one epoch, all layers: the training loop, without Python.
+# One step, one epoch, all epochs, all threads: the training loop, without Python.
 #
 # Design: the engine owns everything a mini-batch touches: its packed copy of the weights,
 # velocities, activations and gradients, all allocated once. A call trains any number of epochs and
-# hands back the parameters at the end of each finite one. Inside,
-#     gather -> forward -> cost -> backward | barrier | weight gradient + update | barrier
-# Rows of the batch are shared among the threads before the first barrier (each row passes through
-# all layers on one thread), rows of the weights after it (each element of dW is summed, and its
-# weight updated, by one thread in one order): the result is the same bit for bit for any number of
-# threads. One parallel region spans all epochs of a call; small work runs on the caller's thread,
-# with none. A batch larger than `capacity` passes in chunks whose gradients add up in a buffer
-# before the update, which bounds the workspace and keeps a chunk's activations in cache.
-# Two sizes have a step of their own between the same barriers. Where a batch has many rows and the
-# network few weights, activations would be what travels between the cores: its rows are cut in
-# slices, a number that depends on the batch alone, and each slice's gradient is summed where its
-# rows are (`sliced_step`). A batch of one needs no gradient at all: dW = a^T dz is formed as it is
-# applied (`descend_one`).
+# hands back the parameters at the end of each finite one. One parallel region spans all epochs of a
+# call; small work runs on the caller's thread, with none. Each thread of the team has a desk
+# (layers.pxi) and the team shares a mini-batch in one of two ways, whichever lets less cross between
+# the cores, by the network's sizes and the batch alone:
+#   - by columns (`column_step`): each thread owns units, and the weights on both sides of them.
+#     What crosses are sums and slopes, batch by units; a network with one hidden layer meets once.
+#   - by rows (`sliced_step`), where a mini-batch has many rows and the network few weights: the rows
+#     are cut in slices, by their number alone; each slice has a gradient of its own, summed where its
+#     rows are, and every thread adds all of them up and updates a replica of the weights.
+# Either way each sum has one order, and the result is the same bit for bit for any number of
+# threads. What one thread reads and another writes again in the next mini-batch exists twice, in
+# turn, so that a step has as few meetings as it has exchanges. A batch larger than `capacity` passes
+# in chunks whose gradients add up before the update, which bounds the workspace and keeps a chunk's
+# activations in cache.
+# A mini-batch of one needs no gradient at all: dW = a^T dz is formed as it is applied, and the
+# first layer's pass over its weights, which lie beyond L1, computes the next example's product as
+# well: in the order of `tiles`, so to the same bits.
 # While the engine runs, subnormal numbers count as zero on its threads, and there alone.
-# Rejected: a region a product (a microsecond each), sharing columns (dZ W^T would sum across
-# threads), fetching the next mini-batch's rows while this one is computed (the memory bus is as
-# busy: 2 % slower).
+# Rejected: a region a product (a microsecond each), fetching the next mini-batch's rows while this
+# one is computed (the memory bus is as busy: 2 % slower).
 
 cimport cython
 from cython.parallel cimport parallel, prange, threadid
@@ -37,28 +40,27 @@ include "updates.pxi"
 include "products.pxi"
 include "random.pxi"
 include "data.pxi"
+include "layers.pxi"
 
 cnp.import_array()
 
 cdef extern from "threads.h" nogil:
     int team_size()
     int team_limit()
-    ctypedef struct meeting:
+    ctypedef struct place:
         pass
-    void meet(meeting *place, int team)
+    void arrive(place *own)
+    void await_team(const place *team, int size, int rank)
     double seconds_now()
 
 cdef extern from "math.h" nogil:
     bint isfinite(double x)
 
 cdef enum:
-    FEW_ROWS = 4      # batches up to this size multiply by W^T through dot products
-    # A^T dZ is worth packing both from this many rows of the batch on, for layers of more panels
-    # than this: 512 rows of 1024 by 1024 run a fifth faster, 128 rows of 512 by 512 a twentieth.
-    DEEP_ROWS = 64
-    WIDE_PANELS = 3
-    SLICE_ROWS = 64   # rows of a mini-batch that have a gradient of their own, where sliced
+    SLICE_ROWS = 64     # rows of a mini-batch that have a gradient of their own, where sliced
     MOST_SLICES = 8
+    FEW_OUTPUTS = 1024  # outputs of a chunk that cost less to compute twice than to share
+    MANY_INPUTS = 8192  # inputs of a chunk that cost more to gather twice than to share
 
 
 cdef enum Ending:
@@ -75,41 +77,9 @@ PHASES = {ORDER: "order", GATHER: "gather", FORWARD: "forward", COST: "cost",
           BACKWARD: "backward", UPDATE: "weight gradient and update", WAIT: "waiting"}
 
 
-cdef struct Layer:
-    Py_ssize_t n_in, n_out
-    Py_ssize_t rows            # n_in + 1: the bias is the last row
-    Py_ssize_t vectors         # of n_out columns
-    Py_ssize_t stride          # of a row of the blocks below
-    Py_ssize_t offset          # of the layer in the flat parameters
-    Py_ssize_t first_row       # of the layer among all rows
-    Py_ssize_t size            # numbers in a packed matrix of this layer
-    int activation
-    real parameter
-    real *weights              # (rows, vectors) in panels
-    real *velocity             # likewise; Adam's first moment
-    real *second               # likewise; Adam's second moment
-    real *gradient             # likewise, where a whole gradient is needed
-    real *transposed           # W^T (n_out, vectors of n_in) in panels
-    real *z                    # (capacity, stride) pre-activations; a itself where g' needs no z
-    real *a                    # (capacity, stride) activations
-    real *h                    # (capacity, stride) what the next layer sees: a, or a after dropout
-    real *d                    # (capacity, stride) dJ/dZ
-    real *d_panels             # (capacity, vectors) the same in panels, of wide layers only
-    real *slivers              # (rows, capacity) A_{l-1}^T tile by tile, likewise
-
-
-cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
-    """Numbers between rows of a block: room for the ones column, in whole cache lines; an odd
-    number of them, as rows a large power of two apart would share a few sets of L1."""
-    cdef Py_ssize_t line = CACHE_LINE // sizeof(real), lines = (width + 1 + line - 1) // line
-    if lines > 2 and lines % 2 == 0:
-        lines += 1
-    return lines * line
-
-
 cdef inline Py_ssize_t slices_of(Py_ssize_t count) noexcept nogil:
     """Slices of a mini-batch of `count` rows: by the count alone, so for any number of threads."""
-    return min(max(count // SLICE_ROWS, 1), MOST_SLICES)
+    return min(max(count // SLICE_ROWS, 2 if count >= SLICE_ROWS else 1), MOST_SLICES)
 
 
 cdef bint all_finite(Py_ssize_t count, const real *x) noexcept nogil:
@@ -121,6 +91,12 @@ cdef bint all_finite(Py_ssize_t count, const real *x) noexcept nogil:
         i += LANES
     total = total + load_first(x + i, count - i) * zero
     return sum_of(total) == 0
+
+
+cdef struct Ledger:
+    # What the first thread writes in every mini-batch; on lines that no other reads.
+    double cost_sum, weight_sum, pending_weight
+    unsigned long long n_steps
 
 
 @cython.final
@@ -150,29 +126,20 @@ cdef class Engine:
     """
 
     cdef readonly Py_ssize_t n_parameters, workspace_bytes
-    cdef public unsigned long long n_steps
     cdef public bint timed
     cdef double phase_times[N_PHASES]
     cdef double lap
-    cdef Layer *layers
-    cdef meeting meeting
-    cdef Py_ssize_t n_layers, capacity, n_x, input_stride
-    cdef int loss, optimizer
-    cdef real loss_parameter
-    cdef double dropout
-    cdef unsigned int dropout_threshold
-    cdef bint sparse, transposing, input_gradient, sliced
-    cdef double slice_costs[MOST_SLICES]
+    cdef Net net
+    cdef Layer *layers          # of the first desk, which owns the results
+    cdef Desk *desks
+    cdef place *places          # where the team meets
+    cdef Py_ssize_t seats       # desks there are
+    cdef bint input_gradient, sliced
+    cdef Py_ssize_t slices      # at most
+    cdef Ledger *ledger
+    cdef double *slice_costs    # (2, slices) in turn, a cache line each
     cdef list buffers
-    cdef real *input
-    cdef real *target
-    cdef real *costs
-    cdef real *totals
-    cdef real *masses
-    cdef double *weights
-    cdef real *penalties
-    cdef Py_ssize_t n_rows
-    cdef real one
+    cdef Py_ssize_t n_penalties
     # The call under way.
     cdef Data data
     cdef object own_order
@@ -185,69 +152,74 @@ cdef class Engine:
     cdef const double *rates
     cdef Py_ssize_t count, epochs, epochs_done, batch_size, signal_period
     cdef double target_cost, momentum, beta_2, epsilon, l1, l2
-    cdef double cost_sum, weight_sum, pending_weight, last_cost, clock
-    cdef bint over_batch, stopping, ahead
-    cdef unsigned long long dropout_seed
+    cdef double last_cost, clock
+    cdef bint over_batch, stopping
+    cdef unsigned long long stop_at  # the step that is not to be taken
     cdef int ending
     cdef object error
 
     def __cinit__(self, sizes, *args, **kwargs):
-        self.n_layers = len(sizes) - 1
-        self.layers = <Layer *>PyMem_RawCalloc(self.n_layers, sizeof(Layer))
+        self.net.n_layers = len(sizes) - 1
+        self.buffers = []
+        self.layers = <Layer *>PyMem_RawCalloc(self.net.n_layers, sizeof(Layer))
         if self.layers == NULL:
             raise MemoryError
 
     def __dealloc__(self):
+        cdef Py_ssize_t rank
+        for rank in range(1, self.seats):
+            PyMem_RawFree(self.desks[rank].layers)
         PyMem_RawFree(self.layers)
 
     def __init__(self, sizes, activations, loss, optimizer, Py_ssize_t capacity, bint chunked=False,
                  double dropout=0.0, bint sparse=False, bint input_gradient=False):
+        cdef Net *net = &self.net
         cdef Layer *layer
-        cdef Py_ssize_t l
+        cdef Py_ssize_t l, offset = 0
         cdef bint hidden, whole_gradient
-        cdef Py_ssize_t row_numbers = 0, slices = 1, offset = 0
-        self.buffers = []
-        self.capacity = capacity
-        self.loss, self.loss_parameter = LOSSES[loss[0]], loss[1]
-        self.optimizer = OPTIMIZERS[optimizer]
-        self.dropout = dropout
-        self.dropout_threshold = <unsigned int>(dropout * 4294967296.0)
-        self.sparse = sparse
+        net.loss, net.loss_parameter = LOSSES[loss[0]], loss[1]
+        net.optimizer = OPTIMIZERS[optimizer]
+        net.dropout = dropout
+        net.dropout_threshold = <unsigned int>(dropout * 4294967296.0)
+        net.sparse = sparse
+        net.n_x = sizes[0]
+        net.input_stride = block_stride(net.n_x)
         self.input_gradient = input_gradient
-        self.one = 1
-        self.n_x = sizes[0]
-        self.input_stride = block_stride(self.n_x)
-        for l in range(self.n_layers):
-            row_numbers += block_stride(sizes[l]) + block_stride(sizes[l + 1])
-            self.n_parameters += (sizes[l] + 1) * sizes[l + 1]
-        self.sliced = not sparse and SLICE_ROWS * row_numbers > 2 * self.n_parameters
-        if self.sliced:
-            slices = MOST_SLICES if chunked else slices_of(capacity)
-            capacity += slices  # slices may differ by a row
-            self.capacity = capacity
-        if not sparse:  # and a row for the example that follows a mini-batch of one
-            self.input = self.block((capacity + 1) * self.input_stride)
-        for l in range(self.n_layers):
+        for l in range(net.n_layers):
             layer = &self.layers[l]
-            hidden = l < self.n_layers - 1
             layer.n_in, layer.n_out = sizes[l], sizes[l + 1]
             layer.rows = layer.n_in + 1
             layer.vectors = vectors_of(layer.n_out)
+            layer.parts = parts_of_units(layer.n_out) if l < net.n_layers - 1 else 1
             layer.stride = block_stride(layer.n_out)
             layer.offset = offset
             layer.size = layer.rows * layer.vectors * LANES
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
             offset += layer.rows * layer.n_out
-            layer.first_row = self.n_rows
-            self.n_rows += layer.rows
+            layer.first_penalty = self.n_penalties
+            self.n_penalties += (parts_of(layer.vectors, NV).number
+                                 * (self.layers[l - 1].parts if l > 0 else 1))
+        self.n_parameters = offset
+        self.sliced = not sparse and self.prefers_slices(2 * capacity if chunked else capacity)
+        self.slices = 1
+        if self.sliced:
+            self.slices = MOST_SLICES if chunked else slices_of(capacity)
+            capacity += self.slices  # slices may differ by a row
+        net.capacity = capacity
+        net.alone = capacity * self.layers[net.n_layers - 1].stride <= FEW_OUTPUTS
+        for l in range(net.n_layers):
+            layer = &self.layers[l]
+            hidden = l < net.n_layers - 1
             layer.weights = self.block(layer.size)
-            if self.optimizer in (MOMENTUM, NESTEROV, ADAM):
+            if net.optimizer in (MOMENTUM, NESTEROV, ADAM):
                 layer.velocity = self.block(layer.size)
-            if self.optimizer == ADAM:
+            if net.optimizer == ADAM:
                 layer.second = self.block(layer.size)
-            whole_gradient = self.optimizer == NO_UPDATE or chunked or (sparse and l == 0)
-            if whole_gradient or slices > 1:
-                layer.gradient = self.block(layer.size * slices)
+            whole_gradient = net.optimizer == NO_UPDATE or chunked or (sparse and l == 0)
+            if self.sliced:
+                layer.gradient = self.block(layer.size * 2 * self.slices)
+            elif whole_gradient:
+                layer.gradient = self.block(layer.size)
             if l > 0 or input_gradient:
                 layer.transposed = self.block(layer.n_out * vectors_of(layer.n_in) * LANES)
             layer.a = self.block(capacity * layer.stride)
@@ -260,45 +232,169 @@ cdef class Engine:
             if not self.sliced and capacity >= DEEP_ROWS and layer.vectors > WIDE_PANELS * NV:
                 layer.d_panels = self.block(capacity * layer.vectors * LANES)
                 layer.slivers = self.block(capacity * layer.rows)
-        layer = &self.layers[self.n_layers - 1]
-        self.target = self.block(capacity * layer.stride)
-        self.costs = self.block(capacity)
-        self.totals = self.block(capacity)
-        self.masses = self.block(capacity)
-        self.weights = <double *>self.block(capacity * 8 // sizeof(real))
-        self.penalties = self.block(self.n_rows * LANES)
+        net.shared_input = (not sparse and (capacity * net.n_x >= MANY_INPUTS
+                                            or self.layers[0].slivers != NULL))
+        self.ledger = <Ledger *>self.block(2 * CACHE_LINE // sizeof(real))
+        self.slice_costs = <double *>self.block(2 * self.slices * CACHE_LINE // sizeof(real))
+        self.seat(1)
+
+    @property
+    def n_steps(self):
+        """Mini-batches done since the engine was made, or since the number that was set."""
+        return self.ledger.n_steps
+
+    @n_steps.setter
+    def n_steps(self, unsigned long long n):
+        self.ledger.n_steps = n
+
+    cdef bint prefers_slices(self, Py_ssize_t rows) noexcept nogil:
+        """Whether less crosses between the cores where a mini-batch of so many rows is cut in
+        slices: a gradient, against sums and slopes of the layers behind the first."""
+        cdef Py_ssize_t l, crossing = 0
+        if slices_of(rows) == 1:
+            return False
+        if self.most_parts() == 1:  # not to be shared by columns
+            for l in range(self.net.n_layers):
+                crossing += self.layers[l].n_in + self.layers[l].n_out
+            return SLICE_ROWS * crossing > 2 * self.n_parameters
+        for l in range(1, self.net.n_layers):
+            crossing += self.layers[l].n_out * (2 if l < self.net.n_layers - 1 else 1)
+        return rows * crossing > self.n_parameters
+
+    cdef Py_ssize_t most_parts(self) noexcept nogil:
+        """The parts of the hidden layer that has most, 1 without one."""
+        cdef Py_ssize_t l, most = 1
+        for l in range(self.net.n_layers - 1):
+            most = max(most, self.layers[l].parts)
+        return most
 
     cdef real *block(self, Py_ssize_t count) except NULL:
-        """Zeros for `count` numbers, at a cache line's start."""
-        cdef Py_ssize_t size = (count + LANES) * sizeof(real) + CACHE_LINE
+        """Zeros for `count` numbers on pairs of cache lines of their own: the processor fetches
+        lines in pairs, and what another thread writes is not to come along."""
+        cdef Py_ssize_t pair = 2 * CACHE_LINE
+        cdef Py_ssize_t size = (count * sizeof(real) // pair + 3) * pair
         memory = np.zeros(size, np.uint8)
         self.buffers.append(memory)
         self.workspace_bytes += size
         cdef size_t address = <size_t>cnp.PyArray_DATA(memory)
-        return <real *>((address + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE)
+        return <real *>((address + pair - 1) // pair * pair)
+
+    cdef int seat(self, Py_ssize_t team) except -1:
+        """Desks for a team of so many: memory the first time, and nothing after that."""
+        cdef Py_ssize_t rank, l, before = self.seats, turns = 2 if self.net.n_layers == 2 else 1
+        cdef Layer *layer
+        cdef Layer *last
+        cdef Desk *desk
+        cdef Desk *desks
+        cdef Net *net = &self.net
+        cdef bint aliases, drops
+        if team <= before:
+            return 0
+        desks = <Desk *>self.block(team * sizeof(Desk) // sizeof(real) + 1)
+        if before > 0:
+            memcpy(desks, self.desks, before * sizeof(Desk))
+        self.desks = desks
+        self.places = <place *>self.block(team * sizeof(place) // sizeof(real) + 32)
+        for rank in range(before, team):
+            desk = &self.desks[rank]
+            desk.layers = self.layers
+            if rank > 0:
+                desk.layers = <Layer *>PyMem_RawCalloc(net.n_layers, sizeof(Layer))
+                if desk.layers == NULL:
+                    raise MemoryError
+            self.seats = rank + 1
+            memcpy(desk.layers, self.layers, net.n_layers * sizeof(Layer))
+            last = &desk.layers[net.n_layers - 1]
+            desk.scratch = self.block(MOST_PARTS * JOIN_ROWS * NV * LANES)
+            desk.input, desk.target = self.desks[0].input, self.desks[0].target
+            desk.costs, desk.totals = self.desks[0].costs, self.desks[0].totals
+            desk.masses, desk.weights = self.desks[0].masses, self.desks[0].weights
+            desk.penalties = self.desks[0].penalties
+            if rank == 0 or self.sliced:
+                desk.penalties = self.block(2 * self.n_penalties * LANES)
+            if not net.sparse and (rank == 0 or not (self.sliced or net.shared_input)):
+                desk.input = self.block(net.capacity * net.input_stride)
+            if not net.sparse:
+                desk.following = self.block(net.input_stride)
+            if rank == 0 or (net.alone and not self.sliced):
+                desk.target = self.block(net.capacity * last.stride)
+                desk.costs = self.block(net.capacity)
+                desk.totals = self.block(net.capacity)
+                desk.masses = self.block(net.capacity)
+                desk.weights = <double *>self.block(net.capacity * 8 // sizeof(real))
+                if rank > 0:
+                    last.z = self.block(net.capacity * last.stride)
+                    last.a = self.block(net.capacity * last.stride)
+                    last.d = self.block(net.capacity * last.stride)
+            if rank > 0 and not self.sliced:
+                # Own columns in blocks of their own: the processor fetches lines in pairs, and
+                # would pull its neighbour's away from the other core. But all read dZ_l, l > 1.
+                for l in range(net.n_layers - 1):
+                    layer = &desk.layers[l]
+                    aliases = layer.z == layer.a
+                    drops = layer.h != layer.a
+                    layer.a = self.block(net.capacity * layer.stride)
+                    layer.z = layer.h = layer.a
+                    if not aliases:
+                        layer.z = self.block(net.capacity * layer.stride)
+                    if drops:
+                        layer.h = self.block(net.capacity * layer.stride)
+                    if l == 0:
+                        layer.d = self.block(net.capacity * layer.stride)
+            if rank > 0 and self.sliced and net.optimizer != NO_UPDATE:
+                for l in range(net.n_layers):
+                    layer = &desk.layers[l]
+                    layer.weights = self.block(layer.size)
+                    if layer.velocity != NULL:
+                        layer.velocity = self.block(layer.size)
+                    if layer.second != NULL:
+                        layer.second = self.block(layer.size)
+                    if layer.transposed != NULL:
+                        layer.transposed = self.block(layer.n_out * vectors_of(layer.n_in) * LANES)
+        if team > 1 and not self.sliced:
+            for l in range(1, net.n_layers):
+                layer = &self.layers[l]
+                layer.sums = self.block(turns * team * net.capacity * layer.stride)
+                for rank in range(1, team):
+                    self.desks[rank].layers[l].sums = layer.sums
+        return 0
 
     # -- parameters in and out ------------------------------------------------------------------
 
-    cdef void load(self, const real *flat) noexcept nogil:
-        """The flat parameters into the packed weights, and their transposes where wanted."""
-        cdef Py_ssize_t l
+    cdef void load(self, const real *flat, Py_ssize_t team) noexcept nogil:
+        """The flat parameters into the packed weights, their transposes where wanted, and all of it
+        with the moments to the replicas."""
+        cdef Py_ssize_t l, rank
         cdef Layer *layer
-        for l in range(self.n_layers):
+        cdef Layer *replica
+        for l in range(self.net.n_layers):
             layer = &self.layers[l]
-            pack(0, layer.rows, layer.n_out, flat + layer.offset, layer.n_out, layer.weights,
-                 layer.rows)
-            if self.transposing and layer.transposed != NULL:
+            pack(0, layer.rows, layer.n_out, 0, parts_of(layer.vectors, NV).number,
+                 flat + layer.offset, layer.n_out, layer.weights, layer.rows)
+            if self.net.transposing and layer.transposed != NULL:
                 transpose_rows(0, layer.n_in, layer.n_in, layer.n_out, layer.rows, layer.weights,
                                layer.transposed)
+            for rank in range(1, team):
+                replica = &self.desks[rank].layers[l]
+                if replica.weights == layer.weights:
+                    break
+                memcpy(replica.weights, layer.weights, layer.size * sizeof(real))
+                if layer.velocity != NULL:
+                    memcpy(replica.velocity, layer.velocity, layer.size * sizeof(real))
+                if layer.second != NULL:
+                    memcpy(replica.second, layer.second, layer.size * sizeof(real))
+                if layer.transposed != NULL:
+                    memcpy(replica.transposed, layer.transposed, layer.n_out
+                           * vectors_of(layer.n_in) * LANES * sizeof(real))
 
     cdef bint save(self, real *flat) noexcept nogil:
         """The packed weights into the flat parameters, unless one is not finite."""
         cdef Py_ssize_t l
         cdef Layer *layer
-        for l in range(self.n_layers):
+        for l in range(self.net.n_layers):
             if not all_finite(self.layers[l].size, self.layers[l].weights):
                 return False
-        for l in range(self.n_layers):
+        for l in range(self.net.n_layers):
             layer = &self.layers[l]
             unpack(layer.rows, layer.n_out, layer.weights, flat + layer.offset)
         return True
@@ -313,11 +409,11 @@ cdef class Engine:
         """The velocity (1) or the second moment (2) as a flat array; None where there is none."""
         cdef Py_ssize_t l
         cdef Layer *layer
-        if self.optimizer == NO_UPDATE or self.optimizer == SGD or (
-                which == 2 and self.optimizer != ADAM):
+        if self.net.optimizer == NO_UPDATE or self.net.optimizer == SGD or (
+                which == 2 and self.net.optimizer != ADAM):
             return None
         flat = np.empty(self.n_parameters, np.float32 if sizeof(real) == 4 else np.float64)
-        for l in range(self.n_layers):
+        for l in range(self.net.n_layers):
             layer = &self.layers[l]
             unpack(layer.rows, layer.n_out, layer.velocity if which == 1 else layer.second,
                    <real *>cnp.PyArray_DATA(flat) + layer.offset)
@@ -327,473 +423,276 @@ cdef class Engine:
         """The inverse of `get_moment`; `flat` is (n_parameters,), of the network's type."""
         cdef Py_ssize_t l
         cdef Layer *layer
-        for l in range(self.n_layers):
+        for l in range(self.net.n_layers):
             layer = &self.layers[l]
-            pack(0, layer.rows, layer.n_out, <real *>cnp.PyArray_DATA(flat) + layer.offset,
-                 layer.n_out, layer.velocity if which == 1 else layer.second, layer.rows)
+            pack(0, layer.rows, layer.n_out, 0, parts_of(layer.vectors, NV).number,
+                 <real *>cnp.PyArray_DATA(flat) + layer.offset, layer.n_out,
+                 layer.velocity if which == 1 else layer.second, layer.rows)
 
-    # -- one mini-batch, the rows of one thread -------------------------------------------------
+    # -- one mini-batch --------------------------------------------------------------------------
 
-    cdef void forward(self, Py_ssize_t lo, Py_ssize_t hi, bint training,
-                      Py_ssize_t first_row) noexcept nogil:
-        """Z_l = A_{l-1} W_l + b_l, A_l = g_l(Z_l) for rows lo to hi of the chunk, all layers.
-
-        first_row is the place of the chunk's row 0 in the mini-batch, which seeds dropout.
-        """
-        cdef Py_ssize_t l, s, rows = hi - lo, at, previous_stride = self.input_stride
-        cdef Layer *layer
-        cdef const real *previous = self.input
-        for l in range(self.n_layers):
-            layer = &self.layers[l]
-            at = lo * layer.stride
-            if l > 0 or not (self.sparse or self.ahead):
-                product(rows, layer.vectors, layer.n_in, previous + lo * previous_stride,
-                        previous_stride, 1, layer.weights, 0,
-                        True, layer.z + at, layer.stride)
-            if layer.activation != SOFTMAX:
-                activate(layer.activation, layer.parameter, rows, layer.vectors, layer.stride,
-                         layer.z + at, layer.a + at)
-            if l < self.n_layers - 1:
-                for s in range(lo, hi):
-                    if training and layer.h != layer.a:
-                        drop_row(layer.n_out,
-                                 dropout_base(self.dropout_seed, self.n_steps, l, first_row + s),
-                                 self.dropout_threshold, <real>(1 / (1 - self.dropout)),
-                                 layer.a + s * layer.stride, layer.h + s * layer.stride)
-                    elif layer.h != layer.a:
-                        memcpy(layer.h + s * layer.stride, layer.a + s * layer.stride,
-                               layer.n_out * sizeof(real))
-                    layer.h[s * layer.stride + layer.n_out] = 1
-            previous = layer.h
-            previous_stride = layer.stride
-
-    cdef void sparse_forward(self, Py_ssize_t lo, Py_ssize_t hi,
-                             const long long *chunk) noexcept nogil:
-        """Z_1 = X W_1 + b_1 from the CSR rows of the chunk: a row of W_1 for each stored number."""
-        cdef Layer *layer = &self.layers[0]
-        cdef Parts panels = parts_of(layer.vectors, NV)
-        cdef Py_ssize_t s, p, v, nv, j, t, width
-        cdef const real *panel
-        cdef const real *w
-        cdef real *z
-        cdef real x
-        for s in range(lo, hi):
-            v = 0
-            for p in range(panels.number):
-                nv = panels.size + (p < panels.larger)
-                width = nv * LANES
-                panel = layer.weights + v * LANES * layer.rows
-                z = layer.z + s * layer.stride + v * LANES
-                memcpy(z, panel + layer.n_in * width, width * sizeof(real))
-                for t in range(self.data.indptr[chunk[s]], self.data.indptr[chunk[s] + 1]):
-                    x = self.data.values[t]
-                    w = panel + self.data.indices[t] * width
-                    for j from 0 <= j < width by LANES:
-                        store(z + j, load(z + j) + load(w + j) * x)
-                v += nv
-
-    cdef void gather(self, Py_ssize_t lo, Py_ssize_t hi, const long long *chunk) noexcept nogil:
-        """Rows lo to hi of the chunk, whose places in the data `chunk` lists, into the blocks."""
-        cdef Layer *last = &self.layers[self.n_layers - 1]
-        cdef Py_ssize_t s
-        if self.sparse:
-            self.sparse_forward(lo, hi, chunk)
-        elif not self.ahead:
-            self.data.gather(chunk, lo, hi - lo, self.input + lo * self.input_stride,
-                             self.input_stride)
-        self.data.gather_targets(chunk + lo, hi - lo, self.target + lo * last.stride, last.stride)
-        if self.data.weights != NULL:
-            for s in range(lo, hi):
-                self.weights[s] = self.data.weights[chunk[s]]
-
-    cdef void compare(self, Py_ssize_t lo, Py_ssize_t hi, double factor) noexcept nogil:
-        """The costs of rows lo to hi, and dZ of the last layer times weight * factor."""
-        cdef Layer *last = &self.layers[self.n_layers - 1]
-        cdef Py_ssize_t at = lo * last.stride
-        cost_and_slope(self.loss, self.loss_parameter, last.activation, last.parameter, hi - lo,
-                       last.n_out, last.stride, last.z + at, last.a + at, self.target + at,
-                       last.d + at, self.costs + lo, self.totals + lo, self.masses + lo)
-        scale_rows(hi - lo, last.n_out, last.stride, last.d + at,
-                   self.weights + lo if self.data.weights != NULL else NULL, factor)
-
-    cdef void backward(self, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first_row) noexcept nogil:
-        """dZ_{l-1} = (dZ_l W_l^T) g'(Z_{l-1}) for rows lo to hi, from the last layer down."""
-        cdef Py_ssize_t l, s
-        cdef Layer *layer
-        cdef Layer *below
-        for l in range(self.n_layers - 1, 0, -1):
-            layer = &self.layers[l]
-            below = &self.layers[l - 1]
-            self.times_transposed(layer, lo, hi, below.d, below.stride)
-            if below.h != below.a:
-                for s in range(lo, hi):
-                    drop_row(below.n_out,
-                             dropout_base(self.dropout_seed, self.n_steps, l - 1, first_row + s),
-                             self.dropout_threshold, <real>(1 / (1 - self.dropout)),
-                             below.d + s * below.stride, below.d + s * below.stride)
-            differentiate(below.activation, below.parameter, hi - lo, below.vectors, below.stride,
-                          below.z + lo * below.stride, below.a + lo * below.stride,
-                          below.d + lo * below.stride)
-        for l in range(self.n_layers):
-            layer = &self.layers[l]
-            if layer.d_panels != NULL:
-                pack(lo, hi, layer.n_out, layer.d, layer.stride, layer.d_panels, self.capacity)
-
-    cdef void times_transposed(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, real *c,
-                               Py_ssize_t c_row) noexcept nogil:
-        """dZ W^T of one layer, rows lo to hi, into c."""
-        if self.transposing:
-            product(hi - lo, vectors_of(layer.n_in), layer.n_out, layer.d + lo * layer.stride,
-                    layer.stride, 1, layer.transposed, 0, False, c + lo * c_row, c_row)
-        else:
-            dot_rows(hi - lo, layer.n_in, layer.vectors, layer.rows, layer.d + lo * layer.stride,
-                     layer.stride, layer.weights, c + lo * c_row, c_row)
-
-    # -- the weights, the rows of one thread ----------------------------------------------------
-
-    cdef void descend(self, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t count,
-                      const long long *chunk, bint first, bint last,
-                      const Update *u) noexcept nogil:
-        """dW_l = A_{l-1}^T dZ_l over the chunk's rows, and after the last chunk the update."""
-        cdef Py_ssize_t l, lo, hi
-        cdef Layer *layer
-        for l in range(self.n_layers):
-            layer = &self.layers[l]
-            lo = layer.rows * rank // team
-            hi = layer.rows * (rank + 1) // team
-            if l == 0 and self.sparse:
-                self.sparse_gradient(lo, hi, count, chunk, last, u)
-            else:
-                self.gradient_tiles(l, lo, hi, 0, count, layer.gradient, first, last, u)
-            if last:
-                self.renew_transposed(l, lo, hi)
-
-    cdef void update_rows(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t at,
-                          Py_ssize_t width, const real *scales, Py_ssize_t scale_step,
-                          const real *slope, Py_ssize_t slope_row, const Update *u,
-                          const real *ahead, real *z) noexcept nogil:
-        """Rows lo to hi of one panel, which begins at `at`; the bias row bears no penalty.
-
-        Where the next example's inputs are given, z becomes its product with the new weights.
-        """
-        cdef Py_ssize_t last = min(hi, layer.n_in) if u.penalised or ahead != NULL else hi
-        cdef Py_ssize_t weights = max(last - lo, 0), i = at + lo * width
-        cdef Py_ssize_t bias = at + layer.n_in * width
-        cdef real *penalties = self.penalties + (layer.first_row + lo) * LANES
-        if hi > last:
-            update(u, False, 1, width, scales + weights * scale_step, scale_step,
-                   slope + weights * slope_row, slope_row, layer.weights + bias,
-                   layer.velocity + bias, layer.second + bias, layer.gradient + bias, NULL, False,
-                   NULL, NULL)
-        if ahead != NULL:
-            memcpy(z, layer.weights + bias, width * sizeof(real))
-        update(u, True, weights, width, scales, scale_step, slope, slope_row, layer.weights + i,
-               layer.velocity + i, layer.second + i, layer.gradient + i, penalties, at > 0, ahead,
-               z)
-
-    cdef void renew_transposed(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
-        """W^T of one layer after the update of rows lo to hi of W."""
-        cdef Layer *layer = &self.layers[l]
-        if l > 0 and self.transposing and self.optimizer != NO_UPDATE:
-            transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
-                           layer.weights, layer.transposed)
-
-    cdef void outer_update(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi, const real *ahead,
-                           const Update *u) noexcept nogil:
-        """One example: dW = a^T dz, never stored."""
-        cdef Layer *layer = &self.layers[l]
-        cdef const real *a = self.input if l == 0 else self.layers[l - 1].h
-        cdef Parts panels = parts_of(layer.vectors, NV)
-        cdef Py_ssize_t p, nv, v = 0
-        for p in range(panels.number):
-            nv = panels.size + (p < panels.larger)
-            self.update_rows(layer, lo, hi, v * LANES * layer.rows, nv * LANES, a + lo, 1,
-                             layer.d + v * LANES, 0, u, ahead, layer.z + v * LANES)
-            v += nv
-
-    cdef void descend_one(self, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t at,
-                          const Update *u) noexcept nogil:
-        """The update of a mini-batch of one, last layer first.
-
-        On one thread the first layer's pass over its weights, which lie beyond L1, computes the
-        next example's product as well: in the order of `tile`, so to the same bits.
-        """
-        cdef Py_ssize_t l, lo, hi
-        cdef Layer *layer
-        cdef real *ahead = NULL
-        self.ahead = team == 1 and self.batch_size == 1 and at + 1 < self.count
-        if self.ahead:
-            ahead = self.input + self.input_stride
-            self.data.gather(self.order, at + 1, 1, ahead, self.input_stride)
-        for l in range(self.n_layers - 1, -1, -1):
-            layer = &self.layers[l]
-            lo = layer.rows * rank // team
-            hi = layer.rows * (rank + 1) // team
-            self.outer_update(l, lo, hi, ahead if l == 0 else NULL, u)
-            self.renew_transposed(l, lo, hi)
-        if self.ahead:
-            memcpy(self.input, ahead, (self.n_x + 1) * sizeof(real))
-
-    cdef void gradient_tiles(self, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t row,
-                             Py_ssize_t count, real *gradient, bint first, bint last,
-                             const Update *u) noexcept nogil:
-        """dW = A^T dZ over `count` rows from `row`: tile by tile added up in `gradient`, or updated
-        while the sums are in L1.
-
-        The lines of W to be written next are asked for ahead: where another core has read them,
-        taking them back while the tile is computed is a quarter of the phase saved.
-        """
-        cdef Layer *layer = &self.layers[l]
-        cdef Py_ssize_t a_depth = self.input_stride if l == 0 else self.layers[l - 1].stride
-        cdef const real *a = (self.input if l == 0 else self.layers[l - 1].h) + row * a_depth
-        cdef Parts panels = parts_of(layer.vectors, NV), tiles = parts_of(hi - lo, MR)
-        cdef Py_ssize_t p, nv, v = 0, t, mr, i, k, at, width, d_row = layer.stride
-        cdef vec sums[MR][NV]
-        cdef real *slope = <real *>sums
-        cdef real *so_far
-        cdef const real *columns
-        cdef const real *d
-        cdef bint packed = layer.slivers != NULL and count >= DEEP_ROWS
-        if packed:
-            i = lo
-            for t in range(tiles.number):
-                mr = tiles.size + (t < tiles.larger)
-                pack_sliver(<int>mr, count, a + i, a_depth, layer.slivers + i * self.capacity)
-                i += mr
-        for p in range(panels.number):
-            nv = panels.size + (p < panels.larger)
-            width = nv * LANES
-            at = v * LANES * layer.rows
-            d = layer.d + row * layer.stride + v * LANES
-            if packed:
-                d = layer.d_panels + v * LANES * self.capacity
-                d_row = width
-            i = lo
-            for t in range(tiles.number):
-                mr = tiles.size + (t < tiles.larger)
-                so_far = gradient + at + i * width
-                columns = a + i
-                if packed:
-                    columns = layer.slivers + i * self.capacity
-                    a_depth = mr
-                if last:
-                    for k in range(mr * nv):
-                        prefetch_to_write(layer.weights + at + (i + mr) * width + k * LANES)
-                tiles_of(<int>mr, <int>nv, 1, count, columns, 1, a_depth, d, d_row,
-                         &ZEROS[0] if first else so_far, 0 if first else width,
-                         slope if last else so_far, width)
-                if last:
-                    self.update_rows(layer, i, i + mr, at, width, &self.one, 0, slope, width, u,
-                                     NULL, NULL)
-                i += mr
-            v += nv
-
-    cdef void sparse_gradient(self, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t count,
-                              const long long *chunk, bint last, const Update *u) noexcept nogil:
-        """dW_1 of CSR rows: each stored number adds x dz to its row of the gradient buffer.
-
-        The buffer is zero when a mini-batch begins; rows written are zeroed after the update.
-        """
-        cdef Layer *layer = &self.layers[0]
-        cdef Parts panels = parts_of(layer.vectors, NV)
-        cdef Py_ssize_t p, nv, v = 0, s, t, k, j, width
-        cdef real *panel
-        cdef const real *d
-        for p in range(panels.number):
-            nv = panels.size + (p < panels.larger)
-            width = nv * LANES
-            panel = layer.gradient + v * LANES * layer.rows
-            for s in range(count):
-                d = layer.d + s * layer.stride + v * LANES
-                for t in range(self.data.indptr[chunk[s]], self.data.indptr[chunk[s] + 1]):
-                    k = self.data.indices[t]
-                    if lo <= k < hi:
-                        for j from 0 <= j < width by LANES:
-                            store(panel + k * width + j,
-                                  load(panel + k * width + j) + load(d + j) * self.data.values[t])
-                if lo <= layer.n_in < hi:
-                    for j from 0 <= j < width by LANES:
-                        store(panel + layer.n_in * width + j,
-                              load(panel + layer.n_in * width + j) + load(d + j))
-            if last:
-                self.update_rows(layer, lo, hi, v * LANES * layer.rows, width, &self.one, 0,
-                                 panel + lo * width, width, u, NULL, NULL)
-                if self.optimizer != NO_UPDATE:
-                    memset(panel + lo * width, 0, (hi - lo) * width * sizeof(real))
-            v += nv
-
-    # -- one step, one epoch, all threads -------------------------------------------------------
-
-    cdef inline void book(self, Py_ssize_t rank, int phase) noexcept nogil:
+    cdef inline void book(self, const Desk *desk, int phase) noexcept nogil:
         """The time since the last call goes to `phase`, where the first thread is timed."""
         cdef double now
-        if self.timed and rank == 0:
+        if self.timed and desk == self.desks:
             now = seconds_now()
             self.phase_times[phase] += now - self.lap
             self.lap = now
 
-    cdef inline void wait(self, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+    cdef inline void wait(self, const Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
         """Until the whole team is here."""
         if team > 1:
-            meet(&self.meeting, <int>team)
-            self.book(rank, WAIT)
+            arrive(&self.places[rank])
+            await_team(self.places, <int>team, <int>rank)
+            self.book(desk, WAIT)
 
-    cdef void step(self, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
-                   Py_ssize_t count, double rate) noexcept nogil:
-        """One mini-batch: `count` examples from place `first` of the order."""
-        cdef Parts chunks = parts_of(count, self.capacity)
-        cdef Py_ssize_t c, n, lo, hi, at = first, s
-        cdef double weight = 0, factor
-        cdef double weights[1]
-        cdef const long long *chunk
+    cdef void gather_targets(self, const Desk *desk, Py_ssize_t lo, Py_ssize_t hi,
+                             const long long *chunk) noexcept nogil:
+        """The targets and weights of rows lo to hi of the chunk."""
+        cdef const Layer *last = &desk.layers[self.net.n_layers - 1]
+        cdef Py_ssize_t s
+        self.data.gather_targets(chunk + lo, hi - lo, desk.target + lo * last.stride, last.stride)
+        if self.data.weights != NULL:
+            for s in range(lo, hi):
+                desk.weights[s] = self.data.weights[chunk[s]]
+
+    cdef void gather(self, Desk *desk, Py_ssize_t count, const long long *chunk) noexcept nogil:
+        """All rows of the chunk into the desk's input, or together into the one they share."""
+        cdef Py_ssize_t lo = 0, hi = count, stride = self.net.input_stride
+        cdef bint together = desk.team > 1 and self.net.shared_input
+        if self.net.sparse or desk.ahead:
+            return
+        if together:
+            lo = count * desk.rank // desk.team
+            hi = count * (desk.rank + 1) // desk.team
+            self.wait(desk, desk.rank, desk.team)  # nobody reads the last mini-batch any more
+        self.data.gather(chunk, lo, hi - lo, desk.input + lo * stride, stride)
+        if together:
+            self.wait(desk, desk.rank, desk.team)
+        if packs(&desk.layers[0], count):
+            pack_slivers(&desk.layers[0], 0, desk.layers[0].rows, desk.rank, desk.team, count,
+                         desk.input, stride, self.net.capacity)
+
+    cdef void forward(self, Desk *desk, Py_ssize_t lo, Py_ssize_t hi, bint training,
+                      const long long *chunk, Py_ssize_t first_row) noexcept nogil:
+        """Z_l = A_{l-1} W_l + b_l, A_l = g_l(Z_l) of all layers for rows lo to hi of the chunk: the
+        hidden ones' own columns; of the last the sums, or where they are shared this desk's part.
+        """
+        cdef Net *net = &self.net
+        cdef Py_ssize_t l
+        cdef Layer *layer
+        first_layer(net, desk, self.data, lo, hi, chunk)
+        for l in range(1, net.n_layers):
+            activate_own(net, desk, l - 1, lo, hi, training, first_row)
+            layer = &desk.layers[l]
+            if desk.team == 1:
+                product_of_parts(desk, layer - 1, layer, hi - lo,
+                                 (layer - 1).h + lo * (layer - 1).stride,
+                                 layer.z + lo * layer.stride)
+                continue
+            product_of_parts(desk, layer - 1, layer, hi, (layer - 1).h,
+                             self.sums_of(desk, layer) + desk.rank * net.capacity * layer.stride)
+            self.book(desk, FORWARD)
+            self.wait(desk, desk.rank, desk.team)
+            if l < net.n_layers - 1:
+                add_shares(desk, layer - 1, layer, self.sums_of(desk, layer), net.capacity, lo, hi,
+                           layer.own.first_vector, layer.own.last_vector)
+
+    cdef real *sums_of(self, const Desk *desk, const Layer *layer) noexcept nogil:
+        """The shares of this step: where only they are exchanged they exist twice, in turn."""
+        if self.net.n_layers == 2:
+            return layer.sums + desk.turn * self.seats * self.net.capacity * layer.stride
+        return layer.sums
+
+    cdef Update update_of(self, const Desk *desk, double rate, double factor) noexcept nogil:
+        """The settings of one step."""
         cdef Update u
+        u.optimizer = self.net.optimizer
+        u.learning_rate = <real>rate
+        if u.optimizer == ADAM:
+            u.learning_rate = adam_rate(rate, self.momentum, self.beta_2, desk.step + 1)
+        u.momentum, u.beta_2 = <real>self.momentum, <real>self.beta_2
+        u.epsilon = <real>self.epsilon
+        u.l1 = <real>(self.l1 * factor if self.over_batch else self.l1)
+        u.l2 = <real>(self.l2 * factor if self.over_batch else self.l2)
+        u.penalised = u.l1 != 0 or u.l2 != 0
+        return u
+
+    cdef real *penalties_of(self, const Desk *desk, Py_ssize_t l) noexcept nogil:
+        """Where this step's penalties of a layer go, in turn."""
+        return desk.penalties + ((desk.step % 2) * self.n_penalties
+                                 + self.layers[l].first_penalty) * LANES
+
+    cdef bint step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
+                   Py_ssize_t count, double rate) noexcept nogil:
+        """One mini-batch: `count` examples from place `first` of the order. False, and nothing done,
+        where the training is to stop before it."""
+        cdef double weight = 0, factor
+        cdef Update u
+        cdef Py_ssize_t s
+        cdef bint done
         if self.data.weights == NULL:
             weight = count
         else:
             for s in range(first, first + count):
                 weight += self.data.weights[self.order[s]]
         factor = 1 / weight if weight > 0 else 0
-        u.optimizer = self.optimizer
-        u.learning_rate = <real>rate
-        if self.optimizer == ADAM:
-            u.learning_rate = adam_rate(rate, self.momentum, self.beta_2, self.n_steps + 1)
-        u.momentum, u.beta_2 = <real>self.momentum, <real>self.beta_2
-        u.epsilon = <real>self.epsilon
-        u.l1 = <real>(self.l1 * factor if self.over_batch else self.l1)
-        u.l2 = <real>(self.l2 * factor if self.over_batch else self.l2)
-        u.penalised = u.l1 != 0 or u.l2 != 0
-        if rank == 0:
-            self.add_penalties()
-        if self.sliced and slices_of(count) > 1:
-            self.sliced_step(rank, team, first, count, weight, factor, &u)
-            return
+        u = self.update_of(desk, rate, factor)
+        if self.sliced:
+            done = self.sliced_step(desk, rank, team, first, count, weight, factor, &u)
+        else:
+            done = self.column_step(desk, first, count, weight, factor, &u)
+        desk.step += 1
+        return done
+
+    cdef bint column_step(self, Desk *desk, Py_ssize_t first, Py_ssize_t count, double weight,
+                          double factor, const Update *u) noexcept nogil:
+        """One mini-batch, each desk its own units."""
+        cdef Net *net = &self.net
+        cdef Parts chunks = parts_of(count, net.capacity)
+        cdef Py_ssize_t c, n, at = first, l, lo, hi
+        cdef Layer *last = &desk.layers[net.n_layers - 1]
+        cdef bint weighted = self.data.weights != NULL, ends
+        cdef const long long *chunk
         for c in range(chunks.number):
             n = chunks.size + (c < chunks.larger)
+            ends = c == chunks.number - 1
             chunk = self.order + at
-            lo = n * rank // team
-            hi = n * (rank + 1) // team
-            self.gather(lo, hi, chunk)
-            self.book(rank, GATHER)
-            self.forward(lo, hi, True, at - first)
-            self.book(rank, FORWARD)
-            self.compare(lo, hi, factor)
-            self.book(rank, COST)
-            self.backward(lo, hi, at - first)
-            self.book(rank, BACKWARD)
-            self.wait(rank, team)
-            if rank == 0:
-                self.cost_sum += self.cost_of_rows(0, n)
-                if c == chunks.number - 1:
-                    self.finish_step(weight, u.penalised)
-                self.book(rank, COST)
-            if count == 1 and not self.sparse:
-                self.descend_one(rank, team, at, &u)
-            else:
-                self.descend(rank, team, n, chunk, c == 0, c == chunks.number - 1, &u)
-            self.book(rank, UPDATE)
-            self.wait(rank, team)
+            lo, hi = 0, n
+            if desk.team > 1 and not net.alone:
+                lo = n * desk.rank // desk.team
+                hi = n * (desk.rank + 1) // desk.team
+            self.gather(desk, n, chunk)
+            self.gather_targets(desk, lo, hi, chunk)
+            self.book(desk, GATHER)
+            self.forward(desk, 0, n, True, chunk, at - first)
+            if c == 0:
+                # What the first thread decided after the last mini-batch all know since they met.
+                if desk.step >= self.stop_at:
+                    return False
+                if desk.rank == 0:
+                    self.add_penalties(desk)
+            if desk.team > 1:
+                add_shares(desk, last - 1, last, self.sums_of(desk, last), net.capacity, lo, hi, 0,
+                           last.vectors)
+            self.book(desk, FORWARD)
+            compare(net, desk, weighted, lo, hi, factor)
+            if last.d_panels != NULL:
+                pack(lo, hi, last.n_out, 0, parts_of(last.vectors, NV).number, last.d, last.stride,
+                     last.d_panels, net.capacity)
+            self.book(desk, COST)
+            if desk.team > 1 and not net.alone:
+                self.wait(desk, desk.rank, desk.team)
+            if desk.rank == 0:
+                self.ledger.cost_sum += add_costs(0, desk, weighted, 0, n)
+                if ends:
+                    self.finish_step(desk, weight, u.penalised)
+            self.book(desk, COST)
+            for l in range(net.n_layers - 1, -1, -1):
+                if l > 0:
+                    backward(net, desk, l, 0, n, at - first)
+                    if l > 1 and desk.team > 1:
+                        arrive(&self.places[desk.rank])
+                    self.book(desk, BACKWARD)
+                elif count == 1 and not net.sparse:
+                    self.look_ahead(desk, at)
+                descend(net, desk, self.data, l, n, chunk, c == 0, ends, u,
+                        self.penalties_of(desk, l))
+                self.book(desk, UPDATE)
+                if l > 1 and desk.team > 1:
+                    await_team(self.places, <int>desk.team, <int>desk.rank)
+                    self.book(desk, WAIT)
+            if desk.ahead:
+                memcpy(desk.input, desk.following, (net.n_x + 1) * sizeof(real))
+            desk.turn ^= 1
             at += n
+        return True
 
-    cdef void sliced_step(self, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
+    cdef void look_ahead(self, Desk *desk, Py_ssize_t at) noexcept nogil:
+        """Gather the example after a mini-batch of one, if that is one as well."""
+        desk.ahead = (self.batch_size == 1 and at + 1 < self.count
+                      and not (desk.team > 1 and self.net.shared_input))
+        if desk.ahead:
+            self.data.gather(self.order, at + 1, 1, desk.following, self.net.input_stride)
+
+    cdef bint sliced_step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
                           Py_ssize_t count, double weight, double factor,
                           const Update *u) noexcept nogil:
-        """One mini-batch of many rows and few weights: each slice of its rows has a gradient of its
-        own, summed by the thread that computed the rows, from its own caches. The slices depend on
-        the mini-batch alone, and their gradients are added in their order.
-        """
-        cdef Py_ssize_t slices = slices_of(count), q, c, n, l, lo, hi, at
-        cdef Py_ssize_t room = self.capacity // slices
+        """One mini-batch, each desk its slices of the rows and its replica of the weights."""
+        cdef Net *net = &self.net
+        cdef Py_ssize_t slices = min(slices_of(count), self.slices), q, c, n, l, lo, at
+        cdef Py_ssize_t turn = desk.turn * self.slices, room = net.capacity // slices
         cdef Parts chunks
         cdef Layer *layer
+        cdef bint weighted = self.data.weights != NULL
         for q in range(slices * rank // team, slices * (rank + 1) // team):
             at = first + count * q // slices
             chunks = parts_of(first + count * (q + 1) // slices - at, room)
-            self.slice_costs[q] = 0
+            self.slice_costs[(turn + q) * 8] = 0
             lo = q * room
             for c in range(chunks.number):
                 n = chunks.size + (c < chunks.larger)
-                self.gather(lo, lo + n, self.order + at - lo)
-                self.book(rank, GATHER)
-                self.forward(lo, lo + n, True, at - first - lo)
-                self.book(rank, FORWARD)
-                self.compare(lo, lo + n, factor)
-                self.slice_costs[q] += self.cost_of_rows(lo, lo + n)
-                self.book(rank, COST)
-                self.backward(lo, lo + n, at - first - lo)
-                self.book(rank, BACKWARD)
-                for l in range(self.n_layers):
-                    layer = &self.layers[l]
-                    self.gradient_tiles(l, 0, layer.rows, lo, n, layer.gradient + q * layer.size,
-                                        c == 0, False, u)
-                self.book(rank, UPDATE)
+                self.data.gather(self.order + at - lo, lo, n, desk.input + lo * net.input_stride,
+                                 net.input_stride)
+                self.gather_targets(desk, lo, lo + n, self.order + at - lo)
+                self.book(desk, GATHER)
+                self.forward(desk, lo, lo + n, True, self.order + at - lo, at - first - lo)
+                self.book(desk, FORWARD)
+                compare(net, desk, weighted, lo, lo + n, factor)
+                self.slice_costs[(turn + q) * 8] = add_costs(
+                    self.slice_costs[(turn + q) * 8], desk, weighted, lo, lo + n)
+                self.book(desk, COST)
+                for l in range(net.n_layers - 1, 0, -1):
+                    backward(net, desk, l, lo, lo + n, at - first - lo)
+                self.book(desk, BACKWARD)
+                for l in range(net.n_layers):
+                    layer = &desk.layers[l]
+                    gradient_tiles(net, layer, 0, layer.rows, 0, parts_of(layer.vectors, NV).number,
+                                   lo, n, desk.input if l == 0 else (layer - 1).h,
+                                   net.input_stride if l == 0 else (layer - 1).stride,
+                                   layer.gradient + (turn + q) * layer.size, c == 0, False, u, NULL)
+                self.book(desk, UPDATE)
                 at += n
-        self.wait(rank, team)
+        self.wait(desk, rank, team)
+        if desk.step >= self.stop_at:
+            return False
         if rank == 0:
+            self.add_penalties(desk)
             for q in range(slices):
-                self.cost_sum += self.slice_costs[q]
-            self.finish_step(weight, u.penalised)
-        for l in range(self.n_layers):
-            layer = &self.layers[l]
-            lo = layer.rows * rank // team
-            hi = layer.rows * (rank + 1) // team
-            self.add_slices(layer, lo, hi, slices, u)
-            self.renew_transposed(l, lo, hi)
-        self.book(rank, UPDATE)
-        self.wait(rank, team)
+                self.ledger.cost_sum += self.slice_costs[(turn + q) * 8]
+            self.finish_step(desk, weight, u.penalised)
+        if rank == 0 or net.optimizer != NO_UPDATE:
+            for l in range(net.n_layers):
+                layer = &desk.layers[l]
+                add_slices(desk, layer, layer.gradient + turn * layer.size, slices, u,
+                           self.penalties_of(desk, l))
+                renew_transposed(net, layer, 0, layer.rows)
+        desk.turn ^= 1
+        self.book(desk, UPDATE)
+        return True
 
-    cdef void add_slices(self, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
-                         Py_ssize_t slices, const Update *u) noexcept nogil:
-        """The update of rows lo to hi by the sum of the slices' gradients."""
-        cdef Parts panels = parts_of(layer.vectors, NV)
-        cdef Py_ssize_t p, nv, v = 0, q, j, at, width
-        cdef real *total
-        cdef const real *more
-        for p in range(panels.number):
-            nv = panels.size + (p < panels.larger)
-            width = nv * LANES
-            at = v * LANES * layer.rows
-            total = layer.gradient + at + lo * width
-            for j from 0 <= j < (hi - lo) * width by LANES:
-                prefetch_to_write(layer.weights + at + lo * width + j)
-                for q in range(1, slices):
-                    prefetch(total + q * layer.size + j)
-            for q in range(1, slices):
-                more = total + q * layer.size
-                for j from 0 <= j < (hi - lo) * width by LANES:
-                    store(total + j, load(total + j) + load(more + j))
-            self.update_rows(layer, lo, hi, at, width, &self.one, 0, total, width, u, NULL,
-                             NULL)
-            v += nv
-
-    cdef double cost_of_rows(self, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
-        """The weighted costs of rows lo to hi of a chunk, in the order of the rows."""
-        cdef Py_ssize_t s
-        cdef double total = 0
-        for s in range(lo, hi):
-            total += self.costs[s] * (self.weights[s] if self.data.weights != NULL else 1.0)
-        return total
-
-    cdef void add_penalties(self) noexcept nogil:
-        """The penalty of the step before, whose rows are now all written."""
+    cdef void add_penalties(self, const Desk *desk) noexcept nogil:
+        """The penalty of the step before, whose parts are now all written."""
         cdef Py_ssize_t i
         cdef vec total = splat(0)
-        if self.pending_weight > 0:
-            for i in range(self.n_rows):
-                total = total + load(self.penalties + i * LANES)
-            self.cost_sum += sum_of(total) * self.pending_weight
-            self.pending_weight = 0
+        cdef const real *before = desk.penalties + (desk.step + 1) % 2 * self.n_penalties * LANES
+        if self.ledger.pending_weight > 0:
+            for i in range(self.n_penalties):
+                total = total + load(before + i * LANES)
+            self.ledger.cost_sum += sum_of(total) * self.ledger.pending_weight
+            self.ledger.pending_weight = 0
 
-    cdef void finish_step(self, double weight, bint penalised) noexcept nogil:
-        """Book-keeping of one thread while the others update: the flag is read past a barrier."""
-        self.weight_sum += weight
-        self.pending_weight = weight if penalised else 0
-        self.n_steps += 1
-        if not isfinite(self.cost_sum):
-            self.stopping = True
+    cdef void finish_step(self, const Desk *desk, double weight, bint penalised) noexcept nogil:
+        """Book-keeping of one thread: what it decides the others heed in the next step."""
+        self.ledger.weight_sum += weight
+        self.ledger.pending_weight = weight if penalised else 0
+        self.ledger.n_steps += 1
+        if not isfinite(self.ledger.cost_sum):
             self.ending = DIVERGENCE
-        elif self.n_steps % self.signal_period == 0 and self.signalled():
-            self.stopping = True
+            self.stop_at = desk.step + 1
+        elif self.ledger.n_steps % self.signal_period == 0 and self.signalled():
             self.ending = INTERRUPT
+            self.stop_at = desk.step + 1
 
     cdef bint signalled(self) noexcept with gil:
         """Whether a signal's Python handler raised: Ctrl-C between two mini-batches."""
@@ -806,21 +705,24 @@ cdef class Engine:
             return True
         return False
 
+    # -- all mini-batches ------------------------------------------------------------------------
+
     cdef void begin_epoch(self) noexcept nogil:
         self.clock = seconds_now()
-        self.cost_sum = self.weight_sum = self.pending_weight = 0
+        self.ledger.cost_sum = self.ledger.weight_sum = self.ledger.pending_weight = 0
         if self.generator != NULL:
             shuffle(self.generator, self.count, <long long *>self.order)
         self.lap = self.clock
-        self.book(0, ORDER)
+        self.book(self.desks, ORDER)
 
-    cdef void end_epoch(self) noexcept nogil:
-        self.add_penalties()
+    cdef void end_epoch(self, const Desk *desk) noexcept nogil:
+        self.add_penalties(desk)
         if self.ending == INTERRUPT:
             self.save(self.flat)
+            self.stopping = True
             return
-        self.last_cost = self.cost_sum / self.weight_sum if self.weight_sum > 0 else 0
-        if self.optimizer != NO_UPDATE and self.ending != DIVERGENCE and not (
+        self.last_cost = self.ledger.cost_sum / self.ledger.weight_sum if self.ledger.weight_sum > 0 else 0
+        if self.net.optimizer != NO_UPDATE and self.ending != DIVERGENCE and not (
                 isfinite(self.last_cost) and self.save(self.flat)):
             self.ending = DIVERGENCE
         if self.ending == DIVERGENCE:
@@ -835,68 +737,94 @@ cdef class Engine:
         elif self.epochs_done == self.epochs:
             self.stopping = True
 
-    cdef void train_team(self, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+    cdef void train_team(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
         """All epochs of a call, on one thread of a team."""
         cdef Py_ssize_t at
+        desk.step = self.ledger.n_steps
+        desk.ahead = False
+        desk.turn = 0
         if rank == 0:
             self.begin_epoch()
-        self.wait(rank, team)
+        self.wait(desk, rank, team)
         while True:
             at = 0
-            while at < self.count and not self.stopping:
-                self.step(rank, team, at, min(self.batch_size, self.count - at),
-                          self.rates[self.epochs_done])
+            while at < self.count and self.step(desk, rank, team, at,
+                                                min(self.batch_size, self.count - at),
+                                                self.rates[self.epochs_done]):
                 at += self.batch_size
+            self.wait(desk, rank, team)
             if rank == 0:
-                self.end_epoch()
+                self.end_epoch(desk)
                 if not self.stopping:
                     self.begin_epoch()
-            self.wait(rank, team)
+            self.wait(desk, rank, team)
             if self.stopping:
                 return
 
-    cdef void evaluate_team(self, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+    cdef void evaluate_team(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
         """The costs of all examples, without dropout, penalty or update."""
-        cdef Py_ssize_t at = 0, n, lo, hi
+        cdef Py_ssize_t at = 0, n, lo, hi, other
+        cdef double total
+        cdef bint weighted = self.data.weights != NULL
+        cdef const long long *chunk
         while at < self.count:
-            n = min(self.capacity, self.count - at)
+            n = min(self.net.capacity, self.count - at)
             lo = n * rank // team
             hi = n * (rank + 1) // team
-            self.gather(lo, hi, self.order + at)
-            self.forward(lo, hi, False, 0)
-            self.compare(lo, hi, 0)
-            self.wait(rank, team)
+            chunk = self.order + at
+            if not self.net.sparse:
+                self.data.gather(chunk, lo, hi - lo, desk.input + lo * self.net.input_stride,
+                                 self.net.input_stride)
+            self.gather_targets(desk, lo, hi, chunk)
+            self.forward(desk, lo, hi, False, chunk, 0)
+            compare(&self.net, desk, weighted, lo, hi, 0)
+            self.wait(desk, rank, team)
             if rank == 0:
-                self.cost_sum += self.cost_of_rows(0, n)
-            self.wait(rank, team)
+                total = 0
+                for other in range(team):
+                    total = add_costs(total, &self.desks[other], weighted, n * other // team,
+                                      n * (other + 1) // team)
+                self.ledger.cost_sum += total
+            self.wait(desk, rank, team)
             at += n
 
     cdef void work(self, bint training, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+        """One thread's part of a call; a team smaller than was asked for is as good."""
         cdef unsigned long long mode = flush_subnormals()
+        cdef Desk *desk = &self.desks[rank]
+        cdef Py_ssize_t l
+        cdef bint columns = training and not self.sliced
+        desk.rank = rank if columns else 0
+        desk.team = team if columns else 1
+        for l in range(self.net.n_layers):
+            desk.layers[l].own = share_of(&desk.layers[l], desk.rank, desk.team)
         if training:
-            self.train_team(rank, team)
+            self.train_team(desk, rank, team)
         else:
-            self.evaluate_team(rank, team)
+            self.evaluate_team(desk, rank, team)
         restore_subnormals(mode)
 
-    cdef void run(self, bint training, int n_threads) noexcept nogil:
-        if n_threads == 1:
+    cdef void run(self, bint training, Py_ssize_t team) noexcept nogil:
+        memset(self.places, 0, self.seats * sizeof(place))
+        if team == 1:
             self.work(training, 0, 1)
         else:
-            with parallel(num_threads=n_threads):
+            with parallel(num_threads=<int>team):
                 self.work(training, threadid(), team_size())
 
     # -- what Python calls ----------------------------------------------------------------------
 
-    cdef int begin(self, Data data, order, generator) except -1:
+    cdef Py_ssize_t begin(self, Data data, order, generator, bint training,
+                          Py_ssize_t team) except -1:
         """The examples to visit: `order`, or all of them, shuffled afresh each epoch by `generator`
-        where it is given."""
+        where it is given. Seats the team, and returns how many of it have work."""
         self.data = data
         self.generator = NULL
-        self.stopping = self.ahead = False
+        self.stopping = False
         self.ending = EPOCHS
         self.error = None
-        self.cost_sum = self.weight_sum = self.pending_weight = 0
+        self.stop_at = ~<unsigned long long>0
+        self.ledger.cost_sum = self.ledger.weight_sum = self.ledger.pending_weight = 0
         self.epochs_done = 0
         if order is None:
             if (self.own_order is None or len(self.own_order) != data.m or generator is not None
@@ -911,7 +839,10 @@ cdef class Engine:
             self.own_order = None
         self.count = len(order)
         self.order = <const long long *>cnp.PyArray_DATA(order)
-        return 0
+        if training:
+            team = min(team, self.slices if self.sliced else self.most_parts())
+        self.seat(team)
+        return team
 
     def train(self, cnp.ndarray parameters not None, Data data not None, Py_ssize_t batch_size,
               cnp.ndarray rates not None, *, order=None, generator=None, double target_cost=-1,
@@ -922,10 +853,11 @@ cdef class Engine:
 
         Returns (costs, seconds, ending, last cost): arrays of the finished epochs, one of ENDINGS.
         """
+        cdef Py_ssize_t team
         epochs = len(rates)
         costs, seconds = np.empty(epochs), np.empty(epochs)
-        self.begin(data, order, generator)
-        self.transposing = self.input_gradient or batch_size > FEW_ROWS
+        team = self.begin(data, order, generator, True, n_threads)
+        self.net.transposing = self.input_gradient or batch_size > FEW_ROWS
         self.flat = <real *>cnp.PyArray_DATA(parameters)
         self.epoch_costs = <double *>cnp.PyArray_DATA(costs)
         self.epoch_seconds = <double *>cnp.PyArray_DATA(seconds)
@@ -933,10 +865,10 @@ cdef class Engine:
         self.epochs, self.batch_size = epochs, batch_size
         self.target_cost, self.momentum, self.beta_2 = target_cost, momentum, beta_2
         self.epsilon, self.l1, self.l2, self.over_batch = epsilon, l1, l2, over_batch
-        self.dropout_seed, self.signal_period = dropout_seed, signal_period
+        self.net.dropout_seed, self.signal_period = dropout_seed, signal_period
         with nogil:
-            self.load(self.flat)
-            self.run(True, n_threads)
+            self.load(self.flat, team)
+            self.run(True, team)
         self.data = None
         if self.error is not None:
             error, self.error = self.error, None
@@ -948,21 +880,21 @@ cdef class Engine:
                  cnp.ndarray gradient not None, *, double l1=0, double l2=0, int n_threads=1):
         """The mean cost plus penalty of all examples; its gradient goes into `gradient`."""
         cdef double rate = 0, cost, seconds
-        cdef Py_ssize_t l
+        cdef Py_ssize_t l, team
         cdef Layer *layer
         cdef real *flat = <real *>cnp.PyArray_DATA(parameters)
         cdef real *out = <real *>cnp.PyArray_DATA(gradient)
-        self.begin(data, None, None)
-        self.transposing = self.input_gradient or data.m > FEW_ROWS
+        team = self.begin(data, None, None, True, n_threads)
+        self.net.transposing = self.input_gradient or data.m > FEW_ROWS
         self.epoch_costs, self.epoch_seconds, self.rates = &cost, &seconds, &rate
         self.epochs, self.batch_size, self.target_cost = 1, data.m, -1
         self.l1, self.l2, self.over_batch, self.signal_period = l1, l2, False, 1 << 62
         with nogil:
-            if self.sparse:
+            if self.net.sparse:
                 memset(self.layers[0].gradient, 0, self.layers[0].size * sizeof(real))
-            self.load(flat)
-            self.run(True, n_threads)
-            for l in range(self.n_layers):
+            self.load(flat, team)
+            self.run(True, team)
+            for l in range(self.net.n_layers):
                 layer = &self.layers[l]
                 unpack(layer.rows, layer.n_out, layer.gradient, out + layer.offset)
         self.data = None
@@ -971,34 +903,43 @@ cdef class Engine:
     def evaluate(self, cnp.ndarray parameters not None, Data data not None, int n_threads=1):
         """The mean cost of all examples, without penalty."""
         cdef real *flat = <real *>cnp.PyArray_DATA(parameters)
-        self.begin(data, None, None)
-        self.transposing = False
+        cdef Py_ssize_t team = self.begin(data, None, None, False, n_threads)
+        self.net.transposing = False
         with nogil:
-            self.load(flat)
-            self.run(False, n_threads)
+            self.load(flat, team)
+            self.run(False, team)
         self.data = None
-        return self.cost_sum / data.total_weight if data.total_weight > 0 else 0.0
+        return self.ledger.cost_sum / data.total_weight if data.total_weight > 0 else 0.0
 
     def jacobian(self, cnp.ndarray parameters not None, Data data not None,
                  cnp.ndarray out not None):
         """dA_L/dX of every example into `out` (m, n_y, n_x): one backward pass an output."""
-        cdef Layer *last = &self.layers[self.n_layers - 1]
-        cdef Py_ssize_t at = 0, n, s, k, j
+        cdef Net *net = &self.net
+        cdef Desk *desk
+        cdef Layer *last = &self.layers[net.n_layers - 1]
+        cdef Py_ssize_t at = 0, n, s, k, j, l
         cdef real *flat = <real *>cnp.PyArray_DATA(parameters)
         cdef real *jacobian = <real *>cnp.PyArray_DATA(out)
         cdef real *d
         cdef const real *a
-        self.begin(data, None, None)
-        self.transposing = True
+        self.begin(data, None, None, False, 1)
+        net.transposing = True
+        desk = self.desks
+        desk.rank, desk.team, desk.ahead = 0, 1, False
+        for l in range(net.n_layers):
+            self.layers[l].own = share_of(&self.layers[l], 0, 1)
         with nogil:
-            self.load(flat)
+            self.load(flat, 1)
             while at < self.count:
-                n = min(self.capacity, self.count - at)
-                self.data.gather(NULL, at, n, self.input, self.input_stride)
-                self.forward(0, n, False, 0)
+                n = min(net.capacity, self.count - at)
+                self.data.gather(NULL, at, n, desk.input, net.input_stride)
+                self.forward(desk, 0, n, False, NULL, 0)
                 if last.activation == SOFTMAX:
-                    softmax_rows(n, last.n_out, last.stride, last.z, last.a, self.costs,
-                                 self.totals)
+                    softmax_rows(n, last.n_out, last.stride, last.z, last.a, desk.costs,
+                                 desk.totals)
+                else:
+                    activate(last.activation, last.parameter, n, last.vectors, last.stride, last.z,
+                             last.a)
                 for k in range(last.n_out):
                     for s in range(n):
                         d = last.d + s * last.stride
@@ -1011,11 +952,15 @@ cdef class Engine:
                     if last.activation != SOFTMAX:
                         differentiate(last.activation, last.parameter, n, last.vectors,
                                       last.stride, last.z, last.a, last.d)
-                    self.backward(0, n, 0)
-                    self.times_transposed(&self.layers[0], 0, n, self.input, self.input_stride)
+                    for l in range(net.n_layers - 1, 0, -1):
+                        backward(net, desk, l, 0, n, 0)
+                    product(n, vectors_of(net.n_x), 0, parts_of(vectors_of(net.n_x), NV).number,
+                            self.layers[0].n_out, self.layers[0].d, self.layers[0].stride, 1,
+                            self.layers[0].transposed, 0, self.layers[0].n_out, 0, False, False,
+                            desk.input, net.input_stride)
                     for s in range(n):
-                        memcpy(jacobian + ((at + s) * last.n_out + k) * self.n_x,
-                               self.input + s * self.input_stride, self.n_x * sizeof(real))
+                        memcpy(jacobian + ((at + s) * last.n_out + k) * net.n_x,
+                               desk.input + s * net.input_stride, net.n_x * sizeof(real))
                 at += n
         self.data = None
 

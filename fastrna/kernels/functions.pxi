@@ -13,6 +13,7 @@ cdef extern from "simd.h" nogil:
     enum: MR
     enum: NV
     enum: CACHE_LINE
+    enum: VECTOR_BYTES
     vec splat(real x)
     vec load(const real *p)
     void store(real *p, vec v)
@@ -33,6 +34,7 @@ cdef extern from "simd.h" nogil:
     unsigned long long flush_subnormals()
     void restore_subnormals(unsigned long long before)
     void prefetch(const void *p)
+    void prefetch_far(const void *p)
     void prefetch_to_write(const void *p)
 
 cdef extern from *:

@@ -96,8 +96,9 @@ def layer_forward(A, W, b, activation="identity"):
     matching(dict(A=(A, (m, n_in)), W=(W, (n_in, n_out)), b=(b, (n_out,))))
     inputs, weights = block_of(A), block_of(np.vstack([W, b]))
     z = np.zeros((m, weights.shape[1]), DTYPE)
-    product(m, weights.shape[1] // LANES, n_in, numbers(inputs), inputs.shape[1], 1,
-            numbers(weights), weights.shape[1], True, numbers(z), z.shape[1])
+    vectors = weights.shape[1] // LANES
+    product(m, vectors, 0, parts_of(vectors, NV).number, n_in, numbers(inputs), inputs.shape[1], 1,
+            numbers(weights), weights.shape[1], n_in + 1, 0, True, False, numbers(z), z.shape[1])
     return globals()["activation"](activation, z[:, :n_out])
 
 
@@ -109,8 +110,10 @@ def weight_gradient(A, dZ):
     inputs, slopes = block_of(A, 1), block_of(dZ)
     inputs[:m, n_in] = 1
     gradient = np.zeros((n_in + 1, slopes.shape[1]), DTYPE)
-    product(n_in + 1, slopes.shape[1] // LANES, m, numbers(inputs), 1, inputs.shape[1],
-            numbers(slopes), slopes.shape[1], False, numbers(gradient), gradient.shape[1])
+    vectors = slopes.shape[1] // LANES
+    product(n_in + 1, vectors, 0, parts_of(vectors, NV).number, m, numbers(inputs), 1,
+            inputs.shape[1], numbers(slopes), slopes.shape[1], m, 0, False, False,
+            numbers(gradient), gradient.shape[1])
     return (np.ascontiguousarray(gradient[:n_in, :n_out]),
             np.ascontiguousarray(gradient[n_in, :n_out]))
 
@@ -129,10 +132,12 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
     packed = np.zeros(n_in * vectors_of(n_out) * LANES, DTYPE)
     across = np.zeros(n_out * in_vectors * LANES, DTYPE)
     d = np.zeros((m, in_vectors * LANES), DTYPE)
-    pack(0, n_in, n_out, numbers(flat), n_out, numbers(packed), n_in)
+    pack(0, n_in, n_out, 0, parts_of(vectors_of(n_out), NV).number, numbers(flat), n_out,
+         numbers(packed), n_in)
     transpose_rows(0, n_in, n_in, n_out, n_in, numbers(packed), numbers(across))
-    product(m, in_vectors, n_out, numbers(slopes), slopes.shape[1], 1, numbers(across), 0, False,
-            numbers(d), d.shape[1])
+    product(m, in_vectors, 0, parts_of(in_vectors, NV).number, n_out, numbers(slopes),
+            slopes.shape[1], 1, numbers(across), 0, n_out, 0, False, False, numbers(d),
+            d.shape[1])
     if Z is not None:
         name, parameter = named(activation, DEFAULT_PARAMETERS)
         z = block_of(Z)
@@ -242,7 +247,7 @@ def dropout(A, double rate, seed, step, layer, first_row=0):
     cdef cnp.ndarray a = np.ascontiguousarray(A), h = np.empty_like(a)
     cdef Py_ssize_t i, width = a.shape[1]
     for i in range(len(a)):
-        drop_row(width, dropout_base(seed, step, layer, first_row + i),
+        drop_row(0, width, dropout_base(seed, step, layer, first_row + i),
                  <unsigned int>(rate * 4294967296.0), <real>(1 / (1 - rate)),
                  numbers(a) + i * width, numbers(h) + i * width)
     return h

@@ -75,11 +75,10 @@ cdef class Predictor:
         cdef real *z = one
         for l in range(self.n_layers):
             layer = &self.layers[l]
-            if a != NULL and packed == NULL:
-                product(rows, layer.vectors, layer.n_in, a, stride, 1, self.flat + layer.offset,
-                        layer.n_out, True, z, self.widest)
-            elif a != NULL:
-                product(rows, layer.vectors, layer.n_in, a, stride, 1, packed, 0, True, z,
+            if a != NULL:
+                product(rows, layer.vectors, 0, parts_of(layer.vectors, NV).number, layer.n_in, a,
+                        stride, 1, self.flat + layer.offset if packed == NULL else packed,
+                        layer.n_out if packed == NULL else 0, layer.rows, 0, True, False, z,
                         self.widest)
             if packed != NULL:
                 packed += layer.size
@@ -215,8 +214,8 @@ cdef class Predictor:
                 scratch += weights
                 for l in range(self.n_layers):
                     layer = &self.layers[l]
-                    pack(0, layer.rows, layer.n_out, self.flat + layer.offset, layer.n_out, packed,
-                         layer.rows)
+                    pack(0, layer.rows, layer.n_out, 0, parts_of(layer.vectors, NV).number,
+                         self.flat + layer.offset, layer.n_out, packed, layer.rows)
                     packed += layer.size
                 packed -= weights
             for i in range(n_threads):

@@ -18,19 +18,41 @@
 # rows already stream), taller tiles for a single vector of columns (tiles overlap anyway), fetching
 # rows of B ahead (2 % for the widest nets, -5 % for small ones), shallower blocks of the depth.
 
-cdef enum: DEPTH_BLOCK = 1024   # depth of a panel that stays in L2 with the rows of A beside it
+cdef enum:
+    DEPTH_BLOCK = 1024     # depth of a panel that stays in L2 with the rows of A beside it
+    FAR_BYTES = 1 << 19    # of a matrix that finds itself thrown out of L2 from use to use
 
 
-cdef inline void tiles(const int mr, const int nv, Py_ssize_t count, Py_ssize_t depth,
+cdef enum Fetch:
+    NOTHING, TO_READ, TO_WRITE
+
+cdef struct Ahead:
+    # Memory that is wanted soon, asked for while tiles are computed, a little at each step of the
+    # depth: a burst would fill the few places for lines under way and hold up the loads.
+    int fetch
+    const char *one            # two streams, `step` bytes a step of the depth
+    const char *other
+    Py_ssize_t step
+
+
+cdef inline Ahead nothing_ahead() noexcept nogil:
+    cdef Ahead ahead
+    ahead.fetch, ahead.one, ahead.other, ahead.step = NOTHING, NULL, NULL, 0
+    return ahead
+
+
+cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
+                       Py_ssize_t count, Py_ssize_t depth,
                        const real *a,        # IN  (count mr, depth), strides a_row and a_depth
                        Py_ssize_t a_row, Py_ssize_t a_depth,
                        const real *b,        # IN  (depth, nv vectors), rows b_depth apart
                        Py_ssize_t b_depth,
                        const real *start,    # IN  (count mr, nv vectors) what the sums start from
                        Py_ssize_t start_row,
+                       bint more,            # whether c is added to
                        real *c,              # OUT (count mr, nv vectors), rows c_row apart
                        Py_ssize_t c_row) noexcept nogil:
-    """C = start + A B for a column of `count` tiles of C.
+    """C = start + A B, or C + (start + A B), for a column of `count` tiles of C.
 
     The column is in here, and not around it, because GCC keeps an array in registers only where
     all loops over it lie in another loop: without it each sum went through the stack twice.
@@ -51,12 +73,24 @@ cdef inline void tiles(const int mr, const int nv, Py_ssize_t count, Py_ssize_t 
         for k in range(depth):
             for j in range(nv):
                 row[j] = load(b_k + j * LANES)
+            if fetch == TO_READ:
+                prefetch_far(ahead.one)
+            elif fetch == TO_WRITE:
+                prefetch_to_write(ahead.one)
+                prefetch_to_write(ahead.other)
+                ahead.other += ahead.step
+            if fetch:
+                ahead.one += ahead.step
             for i in range(mr):
                 x = splat(a_k[i * a_row])
                 for j in range(nv):
                     sums[i][j] = sums[i][j] + x * row[j]
             a_k += a_depth
             b_k += b_depth
+        if more:
+            for i in range(mr):
+                for j in range(nv):
+                    sums[i][j] = sums[i][j] + load(c + i * c_row + j * LANES)
         for i in range(mr):
             for j in range(nv):
                 store(c + i * c_row + j * LANES, sums[i][j])
@@ -65,41 +99,54 @@ cdef inline void tiles(const int mr, const int nv, Py_ssize_t count, Py_ssize_t 
         c += mr * c_row
 
 
-cdef inline void tiles_of_vectors(int mr, const int nv, Py_ssize_t count, Py_ssize_t depth,
-                                  const real *a, Py_ssize_t a_row, Py_ssize_t a_depth,
-                                  const real *b, Py_ssize_t b_depth, const real *start,
-                                  Py_ssize_t start_row, real *c, Py_ssize_t c_row) noexcept nogil:
+cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead ahead,
+                                  Py_ssize_t count, Py_ssize_t depth, const real *a,
+                                  Py_ssize_t a_row, Py_ssize_t a_depth, const real *b,
+                                  Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
+                                  bint more, real *c, Py_ssize_t c_row) noexcept nogil:
     if MR >= 6 and mr == 6:
-        tiles(6, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(6, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
+              more, c, c_row)
     elif MR >= 5 and mr == 5:
-        tiles(5, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(5, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
+              more, c, c_row)
     elif mr == 4:
-        tiles(4, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(4, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
+              more, c, c_row)
     elif mr == 3:
-        tiles(3, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(3, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
+              more, c, c_row)
     elif mr == 2:
-        tiles(2, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(2, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
+              more, c, c_row)
     else:
-        tiles(1, nv, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c, c_row)
+        tiles(1, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
+              more, c, c_row)
 
 
-cdef void tiles_of(int mr, int nv, Py_ssize_t count, Py_ssize_t depth, const real *a,
+cdef void tiles_of(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth, const real *a,
                    Py_ssize_t a_row, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
-                   const real *start, Py_ssize_t start_row, real *c,
+                   const real *start, Py_ssize_t start_row, bint more, real *c,
                    Py_ssize_t c_row) noexcept nogil:
-    """`tiles` with their sizes known at run time."""
-    if NV >= 4 and nv == 4:
-        tiles_of_vectors(mr, 4, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c,
-                         c_row)
+    """`tiles` with their sizes known at run time; full panels alone fetch ahead."""
+    if nv == NV and ahead.fetch == TO_READ:
+        tiles_of_vectors(mr, NV, TO_READ, ahead, count, depth, a, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
+    elif nv == NV and ahead.fetch == TO_WRITE:
+        tiles_of_vectors(mr, NV, TO_WRITE, ahead, count, depth, a, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
+    elif NV >= 4 and nv == 4:
+        tiles_of_vectors(mr, 4, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
     elif NV >= 3 and nv == 3:
-        tiles_of_vectors(mr, 3, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c,
-                         c_row)
+        tiles_of_vectors(mr, 3, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
     elif nv == 2:
-        tiles_of_vectors(mr, 2, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c,
-                         c_row)
+        tiles_of_vectors(mr, 2, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
     else:
-        tiles_of_vectors(mr, 1, count, depth, a, a_row, a_depth, b, b_depth, start, start_row, c,
-                         c_row)
+        tiles_of_vectors(mr, 1, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
 
 
 cdef struct Parts:
@@ -123,34 +170,46 @@ cdef inline Py_ssize_t vectors_of(Py_ssize_t width) noexcept nogil:
 cdef extern from *:
     """
     static const number ZEROS[NV * LANES] = {0};
+    static const number UNIT[1] = {1};
     """
     const real ZEROS[64]
+    const real UNIT[1]
 
 
-cdef void product(Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t depth,
+cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
+                  Py_ssize_t first_panel, Py_ssize_t last_panel,  # columns, in panels
+                  Py_ssize_t depth,
                   const real *a,         # IN  (rows, depth), strides a_row and a_depth
                   Py_ssize_t a_row, Py_ssize_t a_depth,
-                  const real *b,         # IN  (depth, vectors): packed panels where b_row is 0,
+                  const real *b,         # IN  (b_rows, vectors): packed panels where b_row is 0,
                   Py_ssize_t b_row,      # else rows b_row apart
-                  bint biased,           # whether one more row of b holds the bias
-                  real *c,               # OUT (rows, vectors), rows c_row apart
+                  Py_ssize_t b_rows,
+                  Py_ssize_t b_first,    # the row of b that meets column 0 of a
+                  bint biased,           # whether the sums start from the last row of b, or from 0
+                  bint more,             # whether c is added to
+                  real *c,               # OUT (rows, vectors), rows c_row apart; first to last panel
                   Py_ssize_t c_row) noexcept nogil:
-    """C = A B, or A B + bias."""
+    """C = A B, or A B + bias, or C + that.
+
+    A matrix that does not stay in L2 is fetched there a panel ahead.
+    """
     cdef Parts panels = parts_of(vectors, NV), tiles = parts_of(rows, MR)
     cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, count, b_depth, start_row
     cdef const real *panel
     cdef const real *start
+    cdef Ahead ahead = nothing_ahead()
+    cdef bint far = b_row == 0 and b_rows * vectors * VECTOR_BYTES > FAR_BYTES
     while k < depth or k == 0:
         deep = min(depth - k, DEPTH_BLOCK)
-        v = 0
-        for p in range(panels.number):
+        v = first_panel * panels.size + min(first_panel, panels.larger)
+        for p in range(first_panel, last_panel):
             nv = panels.size + (p < panels.larger)
-            if b_row == 0:
-                b_depth = nv * LANES
-                panel = b + v * LANES * (depth + biased)
-            else:
-                b_depth = b_row
-                panel = b + v * LANES
+            b_depth = nv * LANES if b_row == 0 else b_row
+            panel = b + v * LANES * (b_rows if b_row == 0 else 1)
+            if far:
+                ahead.fetch = TO_READ if p + 1 < last_panel else NOTHING
+                ahead.one = <const char *>(panel + (b_rows + b_first + k) * b_depth)
+                ahead.step = b_depth * sizeof(real) // tiles.number
             i = 0
             for t in range(2):  # first the tiles of a row more
                 mr = tiles.size + 1 - t
@@ -161,27 +220,30 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t depth,
                     start = c + i * c_row + v * LANES
                     start_row = c_row
                 else:
-                    start = panel + depth * b_depth if biased else &ZEROS[0]
+                    start = panel + (b_rows - 1) * b_depth if biased else &ZEROS[0]
                     start_row = 0
-                tiles_of(<int>mr, <int>nv, count, deep, a + i * a_row + k * a_depth, a_row, a_depth,
-                         panel + k * b_depth, b_depth, start, start_row,
-                         c + i * c_row + v * LANES, c_row)
+                tiles_of(<int>mr, <int>nv, ahead, count, deep, a + i * a_row + k * a_depth, a_row,
+                         a_depth, panel + (b_first + k) * b_depth, b_depth, start, start_row,
+                         more and k == 0, c + i * c_row + v * LANES, c_row)
+                ahead.one += count * deep * ahead.step
                 i += count * mr
             v += nv
         k += DEPTH_BLOCK
 
 
 cdef void pack(Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
+               Py_ssize_t first_panel, Py_ssize_t last_panel,
                const real *flat,      # IN  (last, width), rows flat_row apart
                Py_ssize_t flat_row,
                real *packed,          # OUT (packed_rows, vectors of width) in panels: rows first
-               Py_ssize_t packed_rows  # to last, zeros past the width
+               Py_ssize_t packed_rows  # to last, zeros past the width; panels likewise
                ) noexcept nogil:
-    cdef Py_ssize_t vectors = vectors_of(width), p, nv, v = 0, i, j, columns
-    cdef Parts panels = parts_of(vectors, NV)
+    cdef Py_ssize_t p, nv, v, i, j, columns
+    cdef Parts panels = parts_of(vectors_of(width), NV)
     cdef const real *source
     cdef real *row
-    for p in range(panels.number):
+    v = first_panel * panels.size + min(first_panel, panels.larger)
+    for p in range(first_panel, last_panel):
         nv = panels.size + (p < panels.larger)
         row = packed + v * LANES * packed_rows + first * nv * LANES
         for i in range(first, last):
@@ -300,11 +362,12 @@ cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_in, Py_
                             packed[source.offset + i * source.row + o])
 
 
-cdef void dot_rows(Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t vectors, Py_ssize_t packed_rows,
+cdef void dot_rows(Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_t vectors,
+                   Py_ssize_t packed_rows,
                    const real *d,        # IN  (rows, vectors) dZ, rows d_row apart, 0 past n_out
                    Py_ssize_t d_row,
                    const real *packed,   # IN  (packed_rows, vectors) W in panels
-                   real *c,              # OUT (rows, n_in) dZ W^T, rows c_row apart
+                   real *c,              # OUT (rows, n_in) dZ W^T, columns first to last
                    Py_ssize_t c_row) noexcept nogil:
     """dZ W^T for a batch of a few rows, which would not repay transposing W: dot products."""
     cdef Parts panels = parts_of(vectors, NV)
@@ -312,7 +375,7 @@ cdef void dot_rows(Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t vectors, Py_ssiz
     cdef const real *w
     cdef vec dots[LANES]
     for s in range(rows):
-        for i from 0 <= i < n_in by LANES:
+        for i from first <= i < last by LANES:
             for r in range(LANES):
                 dots[r] = splat(0)
             v = 0
@@ -324,11 +387,11 @@ cdef void dot_rows(Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t vectors, Py_ssiz
                     # Past the last row any row will do: its lane is not stored.
                     for j in range(nv):
                         dots[r] = dots[r] + (load(d + (v + j) * LANES)
-                                             * load(w + min(i + r, n_in) * width + j * LANES))
+                                             * load(w + min(i + r, last - 1) * width + j * LANES))
                 v += nv
-            if n_in - i >= LANES:
+            if last - i >= LANES:
                 store(c + i, sums_of(dots))
             else:
-                store_first(c + i, sums_of(dots), n_in - i)
+                store_first(c + i, sums_of(dots), last - i)
         d += d_row
         c += c_row

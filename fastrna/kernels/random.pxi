@@ -24,16 +24,19 @@ cdef inline unsigned int dropout_base(unsigned long long seed, unsigned long lon
     return <unsigned int>splitmix64(splitmix64(splitmix64(splitmix64(seed) ^ step) ^ layer) ^ row)
 
 
-cdef inline void drop_row(Py_ssize_t width, unsigned int base, unsigned int threshold,
-                          real kept_factor, const real *a, real *h) noexcept nogil:
-    """h_j = a_j / (1 - rate), or 0 where the hash of (base, j) falls below rate * 2^32.
+cdef inline void drop_row(Py_ssize_t first, Py_ssize_t width, unsigned int base,
+                          unsigned int threshold, real kept_factor,
+                          const real *a,    # IN  (width,) from column `first` on
+                          real *h           # OUT (width,) likewise
+                          ) noexcept nogil:
+    """h_j = a_j / (1 - rate), or 0 where the hash of (base, first + j) falls below rate * 2^32.
 
     Inverted dropout; the mask depends on where an entry stands, not on who computes it.
     """
     cdef Py_ssize_t j
     cdef unsigned int x
     for j in range(width):
-        x = base ^ (<unsigned int>j * 0x9E3779B9U)
+        x = base ^ (<unsigned int>(first + j) * 0x9E3779B9U)
         x ^= x >> 16
         x *= 0x85EBCA6BU
         x ^= x >> 13

@@ -238,9 +238,11 @@ SIMD void restore_subnormals(unsigned long long before) { (void)before; }
 
 #if defined(__GNUC__)
 SIMD void prefetch(const void *p) { __builtin_prefetch(p); }
+SIMD void prefetch_far(const void *p) { __builtin_prefetch(p, 0, 2); }  /* to L2 */
 SIMD void prefetch_to_write(const void *p) { __builtin_prefetch(p, 1); }
 #else
 SIMD void prefetch(const void *p) { (void)p; }
+SIMD void prefetch_far(const void *p) { (void)p; }
 SIMD void prefetch_to_write(const void *p) { (void)p; }
 #endif
 

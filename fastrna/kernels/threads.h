@@ -12,10 +12,12 @@ static int team_size(void) { return 1; }
 static int team_limit(void) { return 1; }
 #endif
 
-/* Where the threads of a team meet; all zero to begin with. */
+/* Where one thread of a team says how many times it has arrived: lines of its own, since a line
+ * that two threads write passes between their cores twice as often. All zero to begin with. */
 typedef struct {
-    int arrived, round;
-} meeting;
+    int arrivals;
+    char rest[124];
+} place;
 
 #if defined(_OPENMP) && defined(__GNUC__) && !defined(_WIN32)
 #include <sched.h>
@@ -25,27 +27,32 @@ typedef struct {
 #define RELAX() ((void)0)
 #endif
 enum { SPINS = 2000 };
-/* Wait until the whole team is here: spin for a while, then yield. OpenMP's own barrier goes on
- * spinning, so that with other busy processes each meeting can cost a time slice. */
-static void meet(meeting *m, int team) {
-    int round = __atomic_load_n(&m->round, __ATOMIC_RELAXED);
-    if (__atomic_add_fetch(&m->arrived, 1, __ATOMIC_ACQ_REL) == team) {
-        __atomic_store_n(&m->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&m->round, round + 1, __ATOMIC_RELEASE);
-        return;
-    }
-    for (int spins = 0; __atomic_load_n(&m->round, __ATOMIC_ACQUIRE) == round; spins++) {
-        if (spins < SPINS) RELAX();
-        else sched_yield();
+static void arrive(place *own) {
+    __atomic_store_n(&own->arrivals, own->arrivals + 1, __ATOMIC_RELEASE);
+}
+/* Until the whole team has arrived as often as this thread: spin for a while, then yield. OpenMP's
+ * own barrier goes on spinning, so that with other busy processes each can cost a time slice. */
+static void await_team(const place *team, int size, int rank) {
+    int arrivals = team[rank].arrivals;
+    for (int other = 0; other < size; other++) {
+        int spins = 0;
+        while (__atomic_load_n(&team[other].arrivals, __ATOMIC_ACQUIRE) - arrivals < 0) {
+            if (++spins < SPINS) RELAX();
+            else sched_yield();
+        }
     }
 }
 #elif defined(_OPENMP)
-static void meet(meeting *m, int team) {
-    (void)m, (void)team;
+static void arrive(place *own) { (void)own; }
+static void await_team(const place *team, int size, int rank) {
+    (void)team, (void)size, (void)rank;
 #pragma omp barrier
 }
 #else
-static void meet(meeting *m, int team) { (void)m, (void)team; }
+static void arrive(place *own) { (void)own; }
+static void await_team(const place *team, int size, int rank) {
+    (void)team, (void)size, (void)rank;
+}
 #endif
 
 /* Seconds, from an arbitrary origin. */

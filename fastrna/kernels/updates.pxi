@@ -34,54 +34,78 @@ cdef inline real adam_rate(double learning_rate, double beta_1, double beta_2,
     return <real>(learning_rate * math_sqrt(1 - math_pow(beta_2, t)) / (1 - math_pow(beta_1, t)))
 
 
+cdef struct Rule:
+    # The settings, in registers: for all the compiler knows, a store to w might change them.
+    vec rate, momentum, beta_2, epsilon, l1, l2, half_l2, first_part, second_part
+
+
+cdef inline Rule rule_of(const Update *u) noexcept nogil:
+    cdef Rule r
+    r.rate, r.momentum = splat(u.learning_rate), splat(u.momentum)
+    r.beta_2, r.epsilon = splat(u.beta_2), splat(u.epsilon)
+    r.l1, r.l2, r.half_l2 = splat(u.l1), splat(u.l2), splat(u.l2 * <real>0.5)
+    r.first_part, r.second_part = splat(1 - u.momentum), splat(1 - u.beta_2)
+    return r
+
+
+cdef inline vec updated(const int optimizer, const int penalty, const Rule *r, vec dw, real *w,
+                        real *v, real *s, real *gradient, vec *sum) noexcept nogil:
+    """One vector of weights after its step along dw, stored and returned; its penalty to `sum`."""
+    cdef vec x = load(w), v_new, s_new
+    if penalty:
+        dw = dw + x * r.l2
+        sum[0] = sum[0] + x * x * r.half_l2
+    if penalty == L1_AND_L2:
+        dw = dw + sign_of(x) * r.l1
+        sum[0] = sum[0] + absolute(x) * r.l1
+    if optimizer == NO_UPDATE:
+        store(gradient, dw)
+        return x
+    elif optimizer == SGD:
+        x = x - dw * r.rate
+    elif optimizer == ADAM:
+        v_new = load(v) * r.momentum + dw * r.first_part
+        s_new = load(s) * r.beta_2 + dw * dw * r.second_part
+        store(v, v_new)
+        store(s, s_new)
+        x = x - v_new * r.rate / (square_root(s_new) + r.epsilon)
+    else:
+        v_new = load(v) * r.momentum - dw * r.rate
+        store(v, v_new)
+        x = x + (v_new if optimizer == MOMENTUM else v_new * r.momentum - dw * r.rate)
+    store(w, x)
+    return x
+
+
 cdef inline void update_as(const int optimizer, const int penalty, const Update *u,
                            Py_ssize_t rows, Py_ssize_t width, const real *scales,
                            Py_ssize_t scale_step, const real *slope, Py_ssize_t slope_row,
                            real *w, real *v, real *s, real *gradient, real *penalties,
                            bint more, const real *ahead, real *z) noexcept nogil:
     cdef Py_ssize_t i, j, k = 0
-    cdef vec x, dw, v_new, s_new, scale, sum, ahead_i
-    # The settings, in registers: for all the compiler knows, a store to w might change them.
-    cdef vec rate = splat(u.learning_rate), momentum = splat(u.momentum)
-    cdef vec beta_2 = splat(u.beta_2), epsilon = splat(u.epsilon)
-    cdef vec l1 = splat(u.l1), l2 = splat(u.l2), half_l2 = splat(u.l2 * <real>0.5)
-    cdef vec first_part = splat(1 - u.momentum), second_part = splat(1 - u.beta_2)
-    for i in range(rows):
-        scale = splat(scales[i * scale_step])
-        sum = load(penalties + i * LANES) if penalty and more else splat(0)
-        if ahead != NULL:
-            ahead_i = splat(ahead[i])
+    cdef vec sum, scale, dz, product
+    cdef Rule rule = rule_of(u)
+    sum = load(penalties) if penalty and more else splat(0)
+    if ahead == NULL:
+        for i in range(rows):
+            scale = splat(scales[i * scale_step])
+            for j from 0 <= j < width by LANES:
+                updated(optimizer, penalty, &rule, load(slope + j) * scale, w + k, v + k, s + k,
+                        gradient + k, &sum)
+                k += LANES
+            slope += slope_row
+    else:  # down the columns, for the product's sum to stay in a register
         for j from 0 <= j < width by LANES:
-            x = load(w + k)
-            dw = load(slope + j) * scale
-            if penalty:
-                dw = dw + x * l2
-                sum = sum + x * x * half_l2
-            if penalty == L1_AND_L2:
-                dw = dw + sign_of(x) * l1
-                sum = sum + absolute(x) * l1
-            if optimizer == NO_UPDATE:
-                store(gradient + k, dw)
-            elif optimizer == SGD:
-                x = x - dw * rate
-            elif optimizer == ADAM:
-                v_new = load(v + k) * momentum + dw * first_part
-                s_new = load(s + k) * beta_2 + dw * dw * second_part
-                store(v + k, v_new)
-                store(s + k, s_new)
-                x = x - v_new * rate / (square_root(s_new) + epsilon)
-            else:
-                v_new = load(v + k) * momentum - dw * rate
-                store(v + k, v_new)
-                x = x + (v_new if optimizer == MOMENTUM else v_new * momentum - dw * rate)
-            if optimizer != NO_UPDATE:
-                store(w + k, x)
-            if ahead != NULL:
-                store(z + j, load(z + j) + ahead_i * x)
-            k += LANES
-        if penalty:
-            store(penalties + i * LANES, sum)
-        slope += slope_row
+            dz = load(slope + j)
+            product = load(z + j)
+            for i in range(rows):
+                k = i * width + j
+                product = product + splat(ahead[i]) * updated(
+                    optimizer, penalty, &rule, dz * splat(scales[i * scale_step]), w + k, v + k,
+                    s + k, gradient + k, &sum)
+            store(z + j, product)
+    if penalty:
+        store(penalties, sum)
 
 
 cdef inline void update_with(const int penalty, const Update *u, Py_ssize_t rows,
@@ -117,8 +141,8 @@ cdef void update(const Update *u, bint penalised,
                  real *v,                 # IN, OUT (rows, width) velocity; Adam's first moment
                  real *s,                 # IN, OUT (rows, width) Adam's second moment
                  real *gradient,          # OUT (rows, width), where nothing is updated
-                 real *penalties,         # OUT (rows, LANES) l2/2 w^2 + l1 |w| before the update,
-                 bint more,               # summed over columns in LANES parts; added to, if more
+                 real *penalties,         # OUT (LANES,) l2/2 w^2 + l1 |w| before the update, summed
+                 bint more,               # in LANES parts; added to what is there, if more
                  const real *ahead,       # IN  (rows,) inputs of the next example, or NULL
                  real *z                  # IN, OUT (width,) plus ahead w: its product on the way
                  ) noexcept nogil:

@@ -1,0 +1,591 @@
+# A mini-batch on one thread of a team: its rows or its columns of every layer, forward, backward
+# and update.
+#
+# Design: the units of a hidden layer belong to threads. Who owns a unit owns its column of the
+# layer's weights and its row of the next layer's, reads and writes them alone, and they never leave
+# that core's caches. What crosses is small: a thread's units give a share of the next layer's sums,
+#     Z_l = sum over threads of A_{l-1}[:, own] W_l[own, :] + b_l,
+# which each thread adds up for the columns that it owns there (`join`), and dZ_l, which all need
+# whole, for the weight gradient of their own rows. The outputs are few: every thread adds up all of
+# them and computes the cost for itself (`alone`), or, where they are many, each its rows.
+# The result is the same bit for bit for any number of threads because the cut is not theirs: a
+# layer's units lie in 1, 2, 4 or 8 parts, by its width alone; each part's share is one chain of
+# multiply-adds, and the shares are added as a binary tree, of which a thread holds a whole branch.
+# A desk can as well hold whole rows of the mini-batch and all columns (`share_all`): evaluation, and
+# the slices of engine.pxi.
+# Rejected: rows of the batch for the products and rows of W for the update, in turn: half of W
+# crossed between the cores in every step (784-512-512-10, two threads: see docs/performance.md).
+
+cdef enum:
+    FEW_ROWS = 4       # batches up to this size multiply by W^T through dot products
+    # A^T dZ is worth packing both from this many rows of the batch on, for layers of more panels
+    # than this: 512 rows of 1024 by 1024 run a fifth faster, 128 rows of 512 by 512 a twentieth.
+    DEEP_ROWS = 64
+    WIDE_PANELS = 3
+    MOST_PARTS = 8     # of a layer's units
+    FEW_UNITS = 16     # units in a part, at least; where there are more than two parts,
+    PART_UNITS = 128
+    JOIN_ROWS = 4 * MR  # rows of which the shares of several parts stay in L1
+    GROUP_TILES = 4    # tiles of dW that are updated together, up to this depth: a call for each
+    GROUP_DEPTH = 96   # takes longer than the arithmetic of a short one
+
+
+cdef struct Share:
+    # What one thread has of a layer's units: whole parts, hence whole panels.
+    Py_ssize_t first_part, last_part, first_panel, last_panel, first_vector, last_vector
+    Py_ssize_t first_unit, last_unit
+    bint last                  # whether the layer's last unit, and with it the ones column
+
+
+cdef struct Layer:
+    Py_ssize_t n_in, n_out
+    Py_ssize_t rows            # n_in + 1: the bias is the last row
+    Py_ssize_t vectors         # of n_out columns
+    Py_ssize_t parts           # of its units
+    Py_ssize_t stride          # of a row of the blocks below
+    Py_ssize_t offset          # of the layer in the flat parameters
+    Py_ssize_t size            # numbers in a packed matrix of this layer
+    Py_ssize_t first_penalty   # of the layer among all sums of penalties
+    int activation
+    real parameter
+    Share own                  # what the thread at this desk has
+    real *weights              # (rows, vectors) in panels
+    real *velocity             # likewise; Adam's first moment
+    real *second               # likewise; Adam's second moment
+    real *gradient             # likewise, where a whole gradient is needed
+    real *transposed           # W^T (n_out, vectors of n_in) in panels
+    real *sums                 # (team, capacity, stride) each thread's share of A W, where shared
+    real *z                    # (capacity, stride) pre-activations; a itself where g' needs no z
+    real *a                    # (capacity, stride) activations
+    real *h                    # (capacity, stride) what the next layer sees: a, or a after dropout
+    real *d                    # (capacity, stride) dJ/dZ
+    real *d_panels             # (capacity, vectors) the same in panels, of wide layers only
+    real *slivers              # (rows, capacity) A_{l-1}^T tile by tile, likewise
+
+
+cdef struct Net:
+    # What is the same at all desks.
+    Py_ssize_t n_layers, n_x, capacity, input_stride
+    int loss, optimizer
+    real loss_parameter
+    double dropout
+    unsigned int dropout_threshold
+    unsigned long long dropout_seed
+    bint sparse                # whether X is CSR
+    bint transposing           # whether W^T is kept for the input gradient
+    bint alone                 # whether every desk computes all outputs and costs, in a shared step
+    bint shared_input          # whether the desks gather one input block together
+
+
+cdef struct Desk:
+    # Where one thread of a team works. Layers differ from desk to desk in `own`, and in what a
+    # thread has for itself: the output's blocks where `alone`, weights where they are replicas.
+    Py_ssize_t rank, team      # of this thread, among those that share the columns: team is 1
+                               # where each has rows of its own
+    Layer *layers
+    unsigned long long step    # mini-batches done
+    Py_ssize_t turn            # which of what exists twice this mini-batch writes: 0 or 1
+    bint ahead                 # whether z of the first layer is there already
+    real *input                # (capacity, input_stride) rows of X, each followed by a 1
+    real *following            # (input_stride,) the example after a mini-batch of one
+    real *target               # (capacity, stride of the output)
+    real *costs                # (capacity,) of the examples
+    real *totals               # (capacity,) scratch of the costs
+    real *masses               # (capacity,) likewise
+    double *weights            # (capacity,) of the examples
+    real *penalties            # (2, sums, LANES) sums of the panels' penalties, in turn
+    real *scratch              # (MOST_PARTS, JOIN_ROWS, NV vectors) shares of a tile's sums
+    char apart[2 * CACHE_LINE]  # no line holds two desks
+
+
+cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
+    """Numbers between rows of a block: room for the ones column, in whole cache lines; an odd
+    number of them, as rows a large power of two apart would share a few sets of L1."""
+    cdef Py_ssize_t line = CACHE_LINE // sizeof(real), lines = (width + 1 + line - 1) // line
+    if lines > 2 and lines % 2 == 0:
+        lines += 1
+    return lines * line
+
+
+# -- whose units ------------------------------------------------------------------------------------
+
+cdef Py_ssize_t parts_of_units(Py_ssize_t width) noexcept nogil:
+    """Parts of a layer's units: a power of two, by its width alone, each of whole panels."""
+    cdef Py_ssize_t panels = parts_of(vectors_of(width), NV).number, parts = 1
+    while (2 * parts <= min(panels, MOST_PARTS)
+           and width >= 2 * parts * (FEW_UNITS if parts == 1 else PART_UNITS)):
+        parts *= 2
+    return parts
+
+
+cdef Py_ssize_t vector_of_panel(Py_ssize_t vectors, Py_ssize_t panel) noexcept nogil:
+    """The first column vector of a panel."""
+    cdef Parts panels = parts_of(vectors, NV)
+    return panel * panels.size + min(panel, panels.larger)
+
+
+cdef Share share_of_parts(const Layer *layer, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """The units of parts first to last."""
+    cdef Share share
+    cdef Py_ssize_t panels = parts_of(layer.vectors, NV).number
+    share.first_part, share.last_part = first, last
+    share.first_panel = panels * first // layer.parts
+    share.last_panel = panels * last // layer.parts
+    share.first_vector = vector_of_panel(layer.vectors, share.first_panel)
+    share.last_vector = vector_of_panel(layer.vectors, share.last_panel)
+    share.first_unit = min(share.first_vector * LANES, layer.n_out)
+    share.last_unit = min(share.last_vector * LANES, layer.n_out)
+    share.last = last == layer.parts and first < last
+    return share
+
+
+cdef Share share_of(const Layer *layer, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+    """The branch of the tree of parts that a thread holds: halves of a team take halves of the
+    parts. Where a part would have to be cut, the first of them has it and the others nothing."""
+    cdef Py_ssize_t first = 0, last = layer.parts, half
+    while team > 1:
+        if last - first == 1:
+            if rank > 0:
+                first = last
+            break
+        half = (team + 1) // 2
+        if rank < half:
+            last = (first + last) // 2
+            team = half
+        else:
+            first = (first + last) // 2
+            rank -= half
+            team -= half
+    return share_of_parts(layer, first, last)
+
+
+cdef vec sum_of_shares(const real *share, Py_ssize_t size, Py_ssize_t parts,
+                       Py_ssize_t team) noexcept nogil:
+    """The sum of a team's shares, `size` numbers apart, by the same halving."""
+    cdef Py_ssize_t half = (team + 1) // 2
+    if team == 1 or parts == 1:
+        return load(share)
+    return (sum_of_shares(share, size, parts // 2, half)
+            + sum_of_shares(share + half * size, size, parts // 2, team - half))
+
+
+# -- forward ----------------------------------------------------------------------------------------
+
+cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first, Py_ssize_t last,
+                       Py_ssize_t rows, Py_ssize_t first_panel, Py_ssize_t last_panel,
+                       const real *a, bint more, real *c, Py_ssize_t c_row,
+                       real *spare) noexcept nogil:
+    """A_{l-1}[:, units] W_l[units, :], the bias with the last, of parts first to last: a branch of
+    the tree. What is right of the root is summed in `spare`, unless it is one part."""
+    cdef Py_ssize_t middle = (first + last) // 2, s, j
+    cdef Share part
+    if last - first == 1:
+        part = share_of_parts(below, first, last)
+        product(rows, layer.vectors, first_panel, last_panel, part.last_unit - part.first_unit,
+                a + part.first_unit, below.stride, 1, layer.weights, 0, layer.rows,
+                part.first_unit, part.last, more,
+                c - vector_of_panel(layer.vectors, first_panel) * LANES, c_row)
+        return
+    sum_of_parts(below, layer, first, middle, rows, first_panel, last_panel, a, False, c, c_row,
+                 spare)
+    if last - middle == 1:
+        sum_of_parts(below, layer, middle, last, rows, first_panel, last_panel, a, True, c, c_row,
+                     spare)
+        return
+    # Here panels come one by one: c_row and the rows are those of a block in L1.
+    sum_of_parts(below, layer, middle, last, rows, first_panel, last_panel, a, False,
+                 spare, c_row, spare + JOIN_ROWS * c_row)
+    for s in range(rows):
+        for j from 0 <= j < c_row by LANES:
+            store(c + s * c_row + j, load(c + s * c_row + j) + load(spare + s * c_row + j))
+
+
+cdef void product_of_parts(Desk *desk, const Layer *below, const Layer *layer, Py_ssize_t rows,
+                           const real *a,     # IN  (rows, stride of below) A_{l-1}
+                           real *c            # OUT (rows, stride) sums of this desk's parts
+                           ) noexcept nogil:
+    """A_{l-1}[:, own] W_l[own, :], the bias with the last part: part by part, added as a tree."""
+    cdef Py_ssize_t first = below.own.first_part, last = below.own.last_part
+    cdef Py_ssize_t p, i = 0, n, s, width, panel, v
+    cdef Parts panels = parts_of(layer.vectors, NV), blocks
+    cdef real *sums = desk.scratch
+    if last - first <= 2:
+        sum_of_parts(below, layer, first, last, rows, 0, panels.number, a, False, c, layer.stride,
+                     NULL)
+        return
+    blocks = parts_of(rows, JOIN_ROWS)
+    for panel in range(panels.number):
+        v = vector_of_panel(layer.vectors, panel)
+        width = (panels.size + (panel < panels.larger)) * LANES
+        i = 0
+        for p in range(blocks.number):
+            n = blocks.size + (p < blocks.larger)
+            sum_of_parts(below, layer, first, last, n, panel, panel + 1, a + i * below.stride,
+                         False, sums, width, sums + JOIN_ROWS * width)
+            for s in range(n):
+                memcpy(c + (i + s) * layer.stride + v * LANES, sums + s * width,
+                       width * sizeof(real))
+            i += n
+
+
+cdef void add_shares(const Desk *desk, const Layer *below, const Layer *layer, const real *sums,
+                     Py_ssize_t capacity, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first,
+                     Py_ssize_t last) noexcept nogil:
+    """Z_l = the sum of all desks' shares, rows lo to hi, vectors first to last."""
+    cdef Py_ssize_t s, j, size = capacity * layer.stride
+    for s in range(lo, hi):
+        for j from first * LANES <= j < last * LANES by LANES:
+            store(layer.z + s * layer.stride + j,
+                  sum_of_shares(sums + s * layer.stride + j, size, below.parts, desk.team))
+
+
+cdef void activate_own(const Net *net, const Desk *desk, Py_ssize_t l, Py_ssize_t lo,
+                       Py_ssize_t hi, bint training, Py_ssize_t first_row) noexcept nogil:
+    """A_l = g_l(Z_l) of a hidden layer, own columns of rows lo to hi, and dropout.
+
+    first_row is the place of the chunk's row 0 in the mini-batch, which seeds dropout.
+    """
+    cdef const Layer *layer = &desk.layers[l]
+    cdef Py_ssize_t at = lo * layer.stride + layer.own.first_unit, s
+    cdef Py_ssize_t width = layer.own.last_unit - layer.own.first_unit
+    activate(layer.activation, layer.parameter, hi - lo,
+             layer.own.last_vector - layer.own.first_vector, layer.stride, layer.z + at,
+             layer.a + at)
+    for s in range(lo, hi):
+        if training and layer.h != layer.a:
+            drop_row(layer.own.first_unit, width,
+                     dropout_base(net.dropout_seed, desk.step, l, first_row + s),
+                     net.dropout_threshold, <real>(1 / (1 - net.dropout)),
+                     layer.a + at, layer.h + at)
+        elif layer.h != layer.a:
+            memcpy(layer.h + at, layer.a + at, width * sizeof(real))
+        if layer.own.last:
+            layer.h[s * layer.stride + layer.n_out] = 1
+        at += layer.stride
+
+
+cdef void sparse_forward(const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t hi,
+                         const long long *chunk) noexcept nogil:
+    """Z_1 = X W_1 + b_1 from the CSR rows of the chunk: a row of W_1 for each stored number."""
+    cdef const Layer *layer = &desk.layers[0]
+    cdef Parts panels = parts_of(layer.vectors, NV)
+    cdef Py_ssize_t s, p, v, nv, j, t, width
+    cdef const real *panel
+    cdef const real *w
+    cdef real *z
+    cdef real x
+    for s in range(lo, hi):
+        v = layer.own.first_vector
+        for p in range(layer.own.first_panel, layer.own.last_panel):
+            nv = panels.size + (p < panels.larger)
+            width = nv * LANES
+            panel = layer.weights + v * LANES * layer.rows
+            z = layer.z + s * layer.stride + v * LANES
+            memcpy(z, panel + layer.n_in * width, width * sizeof(real))
+            for t in range(data.indptr[chunk[s]], data.indptr[chunk[s] + 1]):
+                x = data.values[t]
+                w = panel + data.indices[t] * width
+                for j from 0 <= j < width by LANES:
+                    store(z + j, load(z + j) + load(w + j) * x)
+            v += nv
+
+
+cdef void first_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t hi,
+                      const long long *chunk) noexcept nogil:
+    """Z_1 = X W_1 + b_1, own columns of rows lo to hi of the chunk."""
+    cdef const Layer *layer = &desk.layers[0]
+    if net.sparse:
+        sparse_forward(desk, data, lo, hi, chunk)
+    elif not desk.ahead:
+        product(hi - lo, layer.vectors, layer.own.first_panel, layer.own.last_panel, layer.n_in,
+                desk.input + lo * net.input_stride, net.input_stride, 1, layer.weights, 0,
+                layer.rows, 0, True, False, layer.z + lo * layer.stride, layer.stride)
+
+
+cdef void compare(const Net *net, const Desk *desk, bint weighted, Py_ssize_t lo, Py_ssize_t hi,
+                  double factor) noexcept nogil:
+    """The outputs and costs of rows lo to hi, and dZ of the last layer times weight * factor."""
+    cdef const Layer *last = &desk.layers[net.n_layers - 1]
+    cdef Py_ssize_t at = lo * last.stride
+    if last.activation != SOFTMAX:
+        activate(last.activation, last.parameter, hi - lo, last.vectors, last.stride, last.z + at,
+                 last.a + at)
+    cost_and_slope(net.loss, net.loss_parameter, last.activation, last.parameter, hi - lo,
+                   last.n_out, last.stride, last.z + at, last.a + at, desk.target + at,
+                   last.d + at, desk.costs + lo, desk.totals + lo, desk.masses + lo)
+    scale_rows(hi - lo, last.n_out, last.stride, last.d + at,
+               desk.weights + lo if weighted else NULL, factor)
+
+
+cdef double add_costs(double total, const Desk *desk, bint weighted, Py_ssize_t lo,
+                      Py_ssize_t hi) noexcept nogil:
+    """`total` plus the weighted costs of rows lo to hi of a chunk, in the order of the rows."""
+    cdef Py_ssize_t s
+    for s in range(lo, hi):
+        total += desk.costs[s] * (desk.weights[s] if weighted else 1.0)
+    return total
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+cdef void times_transposed(const Net *net, const Layer *layer, Share own, Py_ssize_t rows,
+                           const real *d, real *c, Py_ssize_t c_row) noexcept nogil:
+    """dZ W^T of one layer into the own columns of c (rows, n_in)."""
+    if net.transposing:
+        product(rows, vectors_of(layer.n_in), own.first_panel, own.last_panel, layer.n_out, d,
+                layer.stride, 1, layer.transposed, 0, layer.n_out, 0, False, False, c, c_row)
+    else:
+        dot_rows(rows, own.first_unit, own.last_unit, layer.vectors, layer.rows, d, layer.stride,
+                 layer.weights, c, c_row)
+
+
+cdef void backward(const Net *net, const Desk *desk, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi,
+                   Py_ssize_t first_row) noexcept nogil:
+    """dZ_{l-1} = (dZ_l W_l^T) g'(Z_{l-1}), own columns of rows lo to hi."""
+    cdef const Layer *layer = &desk.layers[l]
+    cdef const Layer *below = &desk.layers[l - 1]
+    cdef Py_ssize_t at = lo * below.stride + below.own.first_unit, s
+    times_transposed(net, layer, below.own, hi - lo, layer.d + lo * layer.stride,
+                     below.d + lo * below.stride, below.stride)
+    if below.h != below.a:
+        for s in range(lo, hi):
+            drop_row(below.own.first_unit, below.own.last_unit - below.own.first_unit,
+                     dropout_base(net.dropout_seed, desk.step, l - 1, first_row + s),
+                     net.dropout_threshold, <real>(1 / (1 - net.dropout)),
+                     below.d + at + (s - lo) * below.stride,
+                     below.d + at + (s - lo) * below.stride)
+    differentiate(below.activation, below.parameter, hi - lo,
+                  below.own.last_vector - below.own.first_vector, below.stride, below.z + at,
+                  below.a + at, below.d + at)
+    if below.d_panels != NULL:
+        pack(lo, hi, below.n_out, below.own.first_panel, below.own.last_panel, below.d,
+             below.stride, below.d_panels, net.capacity)
+
+
+# -- weight gradient and update ---------------------------------------------------------------------
+
+cdef void update_rows(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t at,
+                      Py_ssize_t width, const real *scales, Py_ssize_t scale_step,
+                      const real *slope, Py_ssize_t slope_row, const Update *u,
+                      real *gradient, real *penalty, bint more, const real *ahead,
+                      real *z) noexcept nogil:
+    """Rows lo to hi of one panel, which begins at `at`; the bias row bears no penalty.
+
+    Where the next example's inputs are given, z becomes its product with the new weights.
+    """
+    cdef Py_ssize_t last = min(hi, layer.n_in) if u.penalised or ahead != NULL else hi
+    cdef Py_ssize_t weights = max(last - lo, 0), i = at + lo * width
+    cdef Py_ssize_t bias = at + layer.n_in * width
+    if hi > last:
+        update(u, False, 1, width, scales + weights * scale_step, scale_step,
+               slope + weights * slope_row, slope_row, layer.weights + bias,
+               layer.velocity + bias, layer.second + bias, gradient + bias, NULL, False,
+               NULL, NULL)
+    if ahead != NULL:
+        memcpy(z, layer.weights + bias, width * sizeof(real))
+    update(u, True, weights, width, scales, scale_step, slope, slope_row, layer.weights + i,
+           layer.velocity + i, layer.second + i, gradient + i, penalty, more, ahead, z)
+
+
+cdef void renew_transposed(const Net *net, const Layer *layer, Py_ssize_t lo,
+                           Py_ssize_t hi) noexcept nogil:
+    """W^T of one layer after the update of rows lo to hi of W."""
+    if layer.transposed != NULL and net.transposing and net.optimizer != NO_UPDATE:
+        transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
+                       layer.weights, layer.transposed)
+
+
+cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first_panel,
+                       Py_ssize_t last_panel, const real *a, const real *ahead, const Update *u,
+                       real *penalties) noexcept nogil:
+    """One example: dW = a^T dz, never stored."""
+    cdef Parts panels = parts_of(layer.vectors, NV)
+    cdef Py_ssize_t p, nv, v = vector_of_panel(layer.vectors, first_panel)
+    for p in range(first_panel, last_panel):
+        nv = panels.size + (p < panels.larger)
+        update_rows(layer, lo, hi, v * LANES * layer.rows, nv * LANES, a + lo, 1,
+                    layer.d + v * LANES, 0, u, layer.gradient, penalties + p * LANES, False, ahead,
+                    layer.z + v * LANES)
+        v += nv
+
+
+cdef void pack_slivers(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t rank,
+                       Py_ssize_t team, Py_ssize_t count, const real *a, Py_ssize_t a_depth,
+                       Py_ssize_t capacity) noexcept nogil:
+    """The columns lo to hi of A as the tiles of A^T dZ read them; a thread's share of the tiles."""
+    cdef Parts tiles = parts_of(hi - lo, MR)
+    cdef Py_ssize_t t, mr, i
+    for t in range(tiles.number * rank // team, tiles.number * (rank + 1) // team):
+        mr = tiles.size + (t < tiles.larger)
+        i = lo + t * tiles.size + min(t, tiles.larger)
+        pack_sliver(<int>mr, count, a + i, a_depth, layer.slivers + i * capacity)
+
+
+cdef inline bint packs(const Layer *layer, Py_ssize_t count) noexcept nogil:
+    """Whether the weight gradient over so many rows reads packed operands."""
+    return layer.slivers != NULL and count >= DEEP_ROWS
+
+
+cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
+                         Py_ssize_t first_panel, Py_ssize_t last_panel, Py_ssize_t row,
+                         Py_ssize_t count, const real *a, Py_ssize_t a_depth, real *gradient,
+                         bint first, bint last, const Update *u, real *penalties) noexcept nogil:
+    """dW = A^T dZ over `count` rows from `row`, rows lo to hi of dW: a few tiles at a time added up
+    in `gradient`, or updated while the sums are in L1.
+
+    The lines to be written next, which lie far away or on another core, are asked for meanwhile.
+    """
+    cdef Parts panels = parts_of(layer.vectors, NV), tiles = parts_of(hi - lo, MR)
+    cdef Py_ssize_t p, nv, v = vector_of_panel(layer.vectors, first_panel), t, mr, i, at, width, n
+    cdef Py_ssize_t depth_step = a_depth, d_row = layer.stride, group
+    cdef vec sums[GROUP_TILES * MR][NV]
+    cdef real *slope = <real *>sums
+    cdef real *so_far
+    cdef const real *columns
+    cdef const real *d
+    cdef bint packed = packs(layer, count)
+    cdef Ahead ahead = nothing_ahead()
+    ahead.fetch = TO_WRITE
+    # Short tiles by the group, to be updated in one go; each deep one alone, still in L1.
+    group = 1 if packed or count > GROUP_DEPTH else GROUP_TILES
+    for p in range(first_panel, last_panel):
+        nv = panels.size + (p < panels.larger)
+        width = nv * LANES
+        at = v * LANES * layer.rows
+        d = layer.d + row * layer.stride + v * LANES
+        if packed:
+            d = layer.d_panels + v * LANES * net.capacity
+            d_row = width
+        i = lo
+        t = 0
+        while t < tiles.number:
+            mr = tiles.size + (t < tiles.larger)
+            n = min(group, (tiles.larger if t < tiles.larger else tiles.number) - t)
+            so_far = gradient + at + i * width
+            columns = a + row * a_depth + i
+            if packed:
+                columns = layer.slivers + i * net.capacity
+                depth_step = mr
+            ahead.step = mr * width * sizeof(real) // count + 1
+            if last:
+                ahead.one = <const char *>(layer.weights + at + (i + n * mr) * width)
+                ahead.other = <const char *>(layer.velocity + at + (i + n * mr) * width)
+            else:
+                ahead.one = ahead.other = <const char *>(so_far + n * mr * width)
+            tiles_of(<int>mr, <int>nv, ahead, n, count, columns, 1, depth_step, d, d_row,
+                     &ZEROS[0] if first else so_far, 0 if first else width, False,
+                     slope if last else so_far, width)
+            i += n * mr
+            t += n
+            if last:
+                update_rows(layer, i - n * mr, i, at, width, &UNIT[0], 0, slope, width, u, gradient,
+                            penalties + p * LANES, i - n * mr > lo, NULL, NULL)
+        v += nv
+
+
+cdef void sparse_gradient(const Layer *layer, Data data, Py_ssize_t count, const long long *chunk,
+                          bint last, const Update *u, real *penalties) noexcept nogil:
+    """dW_1 of CSR rows, own columns: each stored number adds x dz to its row of the gradient.
+
+    The gradient is zero when a mini-batch begins; rows written are zeroed after the update.
+    """
+    cdef Parts panels = parts_of(layer.vectors, NV)
+    cdef Py_ssize_t p, nv, v = layer.own.first_vector, s, t, k, j, width
+    cdef real *panel
+    cdef const real *d
+    for p in range(layer.own.first_panel, layer.own.last_panel):
+        nv = panels.size + (p < panels.larger)
+        width = nv * LANES
+        panel = layer.gradient + v * LANES * layer.rows
+        for s in range(count):
+            d = layer.d + s * layer.stride + v * LANES
+            for t in range(data.indptr[chunk[s]], data.indptr[chunk[s] + 1]):
+                k = data.indices[t]
+                for j from 0 <= j < width by LANES:
+                    store(panel + k * width + j,
+                          load(panel + k * width + j) + load(d + j) * data.values[t])
+            for j from 0 <= j < width by LANES:
+                store(panel + layer.n_in * width + j,
+                      load(panel + layer.n_in * width + j) + load(d + j))
+        if last:
+            update_rows(layer, 0, layer.rows, v * LANES * layer.rows, width, &UNIT[0], 0, panel,
+                        width, u, layer.gradient, penalties + p * LANES, False, NULL, NULL)
+            if net_updates(u):
+                memset(panel, 0, layer.rows * width * sizeof(real))
+        v += nv
+
+
+cdef inline bint net_updates(const Update *u) noexcept nogil:
+    """Whether the weights change, or their gradient is what is wanted."""
+    return u.optimizer != NO_UPDATE
+
+
+cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_t count,
+                  const long long *chunk, bint first, bint last, const Update *u,
+                  real *penalties) noexcept nogil:
+    """dW_l = A_{l-1}^T dZ_l over the chunk's rows, own part, and after the last chunk the update:
+    own columns of the first layer, own rows of the others."""
+    cdef Layer *layer = &desk.layers[l]
+    cdef const Layer *below
+    cdef Py_ssize_t lo = 0, hi = layer.rows, q, first_panel = layer.own.first_panel
+    cdef Py_ssize_t last_panel = layer.own.last_panel, a_depth = net.input_stride
+    cdef Py_ssize_t first_part = 0, last_part = 1, panels = parts_of(layer.vectors, NV).number
+    cdef const real *a = desk.input
+    cdef const real *following = desk.following if l == 0 and desk.ahead else NULL
+    cdef Share part
+    if l == 0 and net.sparse:
+        sparse_gradient(layer, data, count, chunk, last, u, penalties)
+        return
+    if l > 0:
+        below = &desk.layers[l - 1]
+        a, a_depth = below.h, below.stride
+        first_part, last_part = below.own.first_part, below.own.last_part
+        first_panel, last_panel = 0, panels
+    for q in range(first_part, last_part):
+        if l > 0:
+            part = share_of_parts(below, q, q + 1)
+            lo, hi = part.first_unit, part.last_unit + part.last
+        if count == 1 and last and first:
+            outer_update(layer, lo, hi, first_panel, last_panel, a, following, u,
+                         penalties + q * panels * LANES)
+        else:
+            if l > 0 and packs(layer, count):
+                pack_slivers(layer, lo, hi, 0, 1, count, a, a_depth, net.capacity)
+            gradient_tiles(net, layer, lo, hi, first_panel, last_panel, 0, count, a, a_depth,
+                           layer.gradient, first, last, u, penalties + q * panels * LANES)
+        if last and l > 0:
+            renew_transposed(net, layer, lo, hi)
+
+
+cdef void add_slices(const Desk *desk, const Layer *layer, real *gradients, Py_ssize_t slices,
+                     const Update *u, real *penalties) noexcept nogil:
+    """The update of a replica by the sum of the slices' gradients, `layer.size` apart."""
+    cdef Parts panels = parts_of(layer.vectors, NV), blocks
+    cdef Py_ssize_t p, nv, v = 0, q, j, at, width, i, k, n
+    cdef real *first
+    cdef real *total
+    for p in range(panels.number):
+        nv = panels.size + (p < panels.larger)
+        width = nv * LANES
+        at = v * LANES * layer.rows
+        blocks = parts_of(layer.rows, MOST_PARTS * JOIN_ROWS * NV * LANES // 2 // width)
+        i = 0
+        for k in range(blocks.number):
+            n = blocks.size + (k < blocks.larger)
+            first = gradients + at + i * width
+            total = first
+            if slices > 1:
+                total = desk.scratch
+                # Other cores wrote most of it: ask for all its lines at once.
+                for q in range(slices):
+                    for j from 0 <= j < n * width by CACHE_LINE // <Py_ssize_t>sizeof(real):
+                        prefetch(first + q * layer.size + j)
+                for j from 0 <= j < n * width by LANES:
+                    store(total + j, load(first + j) + load(first + layer.size + j))
+                for q in range(2, slices):
+                    for j from 0 <= j < n * width by LANES:
+                        store(total + j, load(total + j) + load(first + q * layer.size + j))
+            update_rows(layer, i, i + n, at, width, &UNIT[0], 0, total, width, u, gradients,
+                        penalties + p * LANES, i > 0, NULL, NULL)
+            i += n
+        v += nv
