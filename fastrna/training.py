@@ -306,9 +306,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             over_batch=self.l2_over_batch,
             dropout_seed=self._dropout_seed,
             signal_period=max(1, min(64, int(_OPERATIONS_A_LOOK / operations))),
-            n_threads=kernels.threads_for(
-                self.n_threads, 3 * net._operations() * min(rows, CHUNK_ROWS)
-            ),
+            n_threads=kernels.team(self.n_threads),
+            fewer=self.n_threads is None,
         )
         self.n_epochs += len(costs)
         if ending == "divergence":

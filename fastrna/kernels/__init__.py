@@ -191,6 +191,13 @@ class TeamChoice:
         self._cost[team] = min(cost, 0.5 * (before + min(cost, 4 * before)))
 
 
+def team(n_threads: int | None) -> int:
+    """Threads to use at most: as many as asked for or allowed; one in the child of a fork."""
+    if _forked:
+        return 1
+    return thread_limit() if n_threads is None else n_threads
+
+
 def threads_for(n_threads: int | None, operations: float) -> int:
     """Threads to use: as many as asked for, or as `operations` between two barriers repay.
 

@@ -50,7 +50,7 @@ cdef extern from "threads.h" nogil:
     ctypedef struct place:
         pass
     void arrive(place *own)
-    void await_team(const place *team, int size, int rank)
+    double await_team(const place *team, int size, int rank)
     double seconds_now()
 
 cdef extern from "math.h" nogil:
@@ -62,12 +62,36 @@ cdef enum:
     FEW_OUTPUTS = 1024  # outputs of a chunk that cost less to compute twice than to share
     MANY_INPUTS = 8192  # inputs of a chunk that cost more to gather twice than to share
 
+cdef extern from *:
+    """
+    #define NEVER (~0ULL)
+    /* A team of which the first thread yields for this long, and for this part of the call, works
+     * on processors that others want as well: one thread is better off. */
+    #define PATIENCE 2e-3
+    #define WAITED_PART 0.3
+    /* What a call is expected to cost, to choose a team: seconds, as measured on two cores of a
+     * Xeon. */
+    #define OPERATION_SECONDS (1e-10 * 16 / LANES)
+    #define WEIGHT_SECONDS 3e-10   /* to update one */
+    #define MEETING_SECONDS 5e-7
+    #define CROSSING_SECONDS 5e-10  /* a number from core to core */
+    #define REGION_SECONDS 2e-5    /* to wake a team */
+    #define GAIN 1.25              /* worth the other processors */
+    """
+    const unsigned long long NEVER
+    const double PATIENCE, WAITED_PART, OPERATION_SECONDS, WEIGHT_SECONDS, MEETING_SECONDS
+    const double CROSSING_SECONDS, REGION_SECONDS, GAIN
+
 
 cdef enum Ending:
     EPOCHS, TARGET_COST, INTERRUPT, DIVERGENCE
 
 ENDINGS = {EPOCHS: "epochs", TARGET_COST: "target_cost", INTERRUPT: "interrupt",
            DIVERGENCE: "divergence"}
+
+
+cdef enum Taken:
+    DONE, STOPPED, DISBANDED   # what became of a step; the last two before anything changed
 
 
 cdef enum Phase:
@@ -96,6 +120,7 @@ cdef bint all_finite(Py_ssize_t count, const real *x) noexcept nogil:
 cdef struct Ledger:
     # What the first thread writes in every mini-batch; on lines that no other reads.
     double cost_sum, weight_sum, pending_weight
+    double began, waited       # the call, and seconds that this thread yielded to others in it
     unsigned long long n_steps
 
 
@@ -154,7 +179,9 @@ cdef class Engine:
     cdef double target_cost, momentum, beta_2, epsilon, l1, l2
     cdef double last_cost, clock
     cdef bint over_batch, stopping
-    cdef unsigned long long stop_at  # the step that is not to be taken
+    cdef unsigned long long stop_at     # the step that is not to be taken
+    cdef unsigned long long disband_at  # the step from which on the first thread works alone
+    cdef int disbandings, lone_calls    # in a row; calls that are still to be worked off alone
     cdef int ending
     cdef object error
 
@@ -267,6 +294,43 @@ cdef class Engine:
         for l in range(self.net.n_layers - 1):
             most = max(most, self.layers[l].parts)
         return most
+
+    cdef Py_ssize_t worthwhile(self, Py_ssize_t rows, Py_ssize_t steps,
+                               Py_ssize_t most) noexcept nogil:
+        """The team that is expected to take so many steps soonest, of at most so many threads."""
+        cdef Py_ssize_t team, l, numbers = 0, meetings = 1, n_layers = self.net.n_layers
+        cdef Py_ssize_t rest = rows % max(self.net.capacity, 1)
+        cdef double work = self.n_parameters * (6.0 * rows * OPERATION_SECONDS + WEIGHT_SECONDS)
+        cdef double alone = steps * work, best = alone, expected
+        cdef Py_ssize_t chosen = 1
+        if self.sliced:
+            numbers = 2 * self.n_parameters
+        else:
+            for l in range(1, n_layers):
+                numbers += rows * self.layers[l].n_out * (2 if l < n_layers - 1 else 1)
+            meetings = (max(2 * n_layers - 3, 1) + (not self.net.alone)
+                        + 2 * self.net.shared_input) * (rows // self.net.capacity + (rest > 0))
+        for team in range(2, most + 1):
+            expected = REGION_SECONDS + steps * (
+                work * self.largest_share(team) + meetings * MEETING_SECONDS
+                + numbers * CROSSING_SECONDS * (team - 1) / (1 if self.sliced else team))
+            if expected < best and expected * GAIN < alone:
+                best, chosen = expected, team
+        return chosen
+
+    cdef double largest_share(self, Py_ssize_t team) noexcept nogil:
+        """The part of a step's work that the busiest of a team has."""
+        cdef Py_ssize_t l, rank, largest = 1, parts
+        cdef Share share
+        if self.sliced:
+            return <double>((self.slices + team - 1) // team) / self.slices
+        parts = self.most_parts()
+        for l in range(self.net.n_layers - 1):
+            if self.layers[l].parts == parts:
+                for rank in range(team):
+                    share = share_of(&self.layers[l], rank, team)
+                    largest = max(largest, share.last_part - share.first_part)
+        return <double>largest / parts
 
     cdef real *block(self, Py_ssize_t count) except NULL:
         """Zeros for `count` numbers on pairs of cache lines of their own: the processor fetches
@@ -443,7 +507,14 @@ cdef class Engine:
         """Until the whole team is here."""
         if team > 1:
             arrive(&self.places[rank])
-            await_team(self.places, <int>team, <int>rank)
+            self.wait_for_others(desk, rank, team)
+
+    cdef inline void wait_for_others(self, const Desk *desk, Py_ssize_t rank,
+                                     Py_ssize_t team) noexcept nogil:
+        """The other half of `wait`, after `arrive`."""
+        cdef double waited = await_team(self.places, <int>team, <int>rank)
+        if rank == 0:
+            self.ledger.waited += waited
             self.book(desk, WAIT)
 
     cdef void gather_targets(self, const Desk *desk, Py_ssize_t lo, Py_ssize_t hi,
@@ -468,6 +539,7 @@ cdef class Engine:
             self.wait(desk, desk.rank, desk.team)  # nobody reads the last mini-batch any more
         self.data.gather(chunk, lo, hi - lo, desk.input + lo * stride, stride)
         if together:
+            self.book(desk, GATHER)
             self.wait(desk, desk.rank, desk.team)
         if packs(&desk.layers[0], count):
             pack_slivers(&desk.layers[0], 0, desk.layers[0].rows, desk.rank, desk.team, count,
@@ -523,14 +595,13 @@ cdef class Engine:
         return desk.penalties + ((desk.step % 2) * self.n_penalties
                                  + self.layers[l].first_penalty) * LANES
 
-    cdef bint step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
-                   Py_ssize_t count, double rate) noexcept nogil:
-        """One mini-batch: `count` examples from place `first` of the order. False, and nothing done,
-        where the training is to stop before it."""
+    cdef int step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
+                  Py_ssize_t count, double rate) noexcept nogil:
+        """One mini-batch: `count` examples from place `first` of the order."""
         cdef double weight = 0, factor
         cdef Update u
         cdef Py_ssize_t s
-        cdef bint done
+        cdef int taken
         if self.data.weights == NULL:
             weight = count
         else:
@@ -539,15 +610,26 @@ cdef class Engine:
         factor = 1 / weight if weight > 0 else 0
         u = self.update_of(desk, rate, factor)
         if self.sliced:
-            done = self.sliced_step(desk, rank, team, first, count, weight, factor, &u)
+            taken = self.sliced_step(desk, rank, team, first, count, weight, factor, &u)
         else:
-            done = self.column_step(desk, first, count, weight, factor, &u)
-        desk.step += 1
-        return done
+            taken = self.column_step(desk, first, count, weight, factor, &u)
+        if taken == DONE:
+            desk.step += 1
+        return taken
 
-    cdef bint column_step(self, Desk *desk, Py_ssize_t first, Py_ssize_t count, double weight,
+    cdef inline int decided(self, const Desk *desk, Py_ssize_t team) noexcept nogil:
+        """What the first thread has decided of this step. All know it once they have met in it, and
+        until then nothing has changed but blocks that are computed anew."""
+        if desk.step >= self.stop_at:
+            return STOPPED
+        if desk.step >= self.disband_at and team > 1:
+            return DISBANDED
+        return DONE
+
+    cdef int column_step(self, Desk *desk, Py_ssize_t first, Py_ssize_t count, double weight,
                           double factor, const Update *u) noexcept nogil:
         """One mini-batch, each desk its own units."""
+        cdef int decision
         cdef Net *net = &self.net
         cdef Parts chunks = parts_of(count, net.capacity)
         cdef Py_ssize_t c, n, at = first, l, lo, hi
@@ -567,9 +649,9 @@ cdef class Engine:
             self.book(desk, GATHER)
             self.forward(desk, 0, n, True, chunk, at - first)
             if c == 0:
-                # What the first thread decided after the last mini-batch all know since they met.
-                if desk.step >= self.stop_at:
-                    return False
+                decision = self.decided(desk, desk.team)
+                if decision != DONE:
+                    return decision
                 if desk.rank == 0:
                     self.add_penalties(desk)
             if desk.team > 1:
@@ -600,13 +682,12 @@ cdef class Engine:
                         self.penalties_of(desk, l))
                 self.book(desk, UPDATE)
                 if l > 1 and desk.team > 1:
-                    await_team(self.places, <int>desk.team, <int>desk.rank)
-                    self.book(desk, WAIT)
+                    self.wait_for_others(desk, desk.rank, desk.team)
             if desk.ahead:
                 memcpy(desk.input, desk.following, (net.n_x + 1) * sizeof(real))
             desk.turn ^= 1
             at += n
-        return True
+        return DONE
 
     cdef void look_ahead(self, Desk *desk, Py_ssize_t at) noexcept nogil:
         """Gather the example after a mini-batch of one, if that is one as well."""
@@ -615,13 +696,14 @@ cdef class Engine:
         if desk.ahead:
             self.data.gather(self.order, at + 1, 1, desk.following, self.net.input_stride)
 
-    cdef bint sliced_step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
+    cdef int sliced_step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
                           Py_ssize_t count, double weight, double factor,
                           const Update *u) noexcept nogil:
         """One mini-batch, each desk its slices of the rows and its replica of the weights."""
         cdef Net *net = &self.net
         cdef Py_ssize_t slices = min(slices_of(count), self.slices), q, c, n, l, lo, at
         cdef Py_ssize_t turn = desk.turn * self.slices, room = net.capacity // slices
+        cdef int decision
         cdef Parts chunks
         cdef Layer *layer
         cdef bint weighted = self.data.weights != NULL
@@ -654,8 +736,9 @@ cdef class Engine:
                 self.book(desk, UPDATE)
                 at += n
         self.wait(desk, rank, team)
-        if desk.step >= self.stop_at:
-            return False
+        decision = self.decided(desk, team)
+        if decision != DONE:
+            return decision
         if rank == 0:
             self.add_penalties(desk)
             for q in range(slices):
@@ -669,7 +752,7 @@ cdef class Engine:
                 renew_transposed(net, layer, 0, layer.rows)
         desk.turn ^= 1
         self.book(desk, UPDATE)
-        return True
+        return DONE
 
     cdef void add_penalties(self, const Desk *desk) noexcept nogil:
         """The penalty of the step before, whose parts are now all written."""
@@ -693,6 +776,9 @@ cdef class Engine:
         elif self.ledger.n_steps % self.signal_period == 0 and self.signalled():
             self.ending = INTERRUPT
             self.stop_at = desk.step + 1
+        elif (self.ledger.waited > PATIENCE and self.disband_at == NEVER
+              and self.ledger.waited > WAITED_PART * (seconds_now() - self.ledger.began)):
+            self.disband_at = desk.step + 1  # once and for all: others may read it much later
 
     cdef bint signalled(self) noexcept with gil:
         """Whether a signal's Python handler raised: Ctrl-C between two mini-batches."""
@@ -739,19 +825,28 @@ cdef class Engine:
 
     cdef void train_team(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
         """All epochs of a call, on one thread of a team."""
-        cdef Py_ssize_t at
+        cdef Py_ssize_t at, l
+        cdef int taken
         desk.step = self.ledger.n_steps
-        desk.ahead = False
         desk.turn = 0
         if rank == 0:
             self.begin_epoch()
         self.wait(desk, rank, team)
         while True:
             at = 0
-            while at < self.count and self.step(desk, rank, team, at,
-                                                min(self.batch_size, self.count - at),
-                                                self.rates[self.epochs_done]):
-                at += self.batch_size
+            while at < self.count:
+                taken = self.step(desk, rank, team, at, min(self.batch_size, self.count - at),
+                                  self.rates[self.epochs_done])
+                if taken == STOPPED:
+                    break
+                elif taken == DONE:
+                    at += self.batch_size
+                elif rank > 0:
+                    return
+                else:  # alone from here on, this step once more
+                    team = 1
+                    self.disbandings += 1
+                    self.take_place(desk, 0, 1)
             self.wait(desk, rank, team)
             if rank == 0:
                 self.end_epoch(desk)
@@ -788,16 +883,21 @@ cdef class Engine:
             self.wait(desk, rank, team)
             at += n
 
+    cdef void take_place(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+        """One of a team that shares the columns, or with all of them."""
+        cdef Py_ssize_t l
+        desk.rank, desk.team, desk.ahead = rank, team, False
+        for l in range(self.net.n_layers):
+            desk.layers[l].own = share_of(&desk.layers[l], rank, team)
+
     cdef void work(self, bint training, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
         """One thread's part of a call; a team smaller than was asked for is as good."""
         cdef unsigned long long mode = flush_subnormals()
         cdef Desk *desk = &self.desks[rank]
-        cdef Py_ssize_t l
-        cdef bint columns = training and not self.sliced
-        desk.rank = rank if columns else 0
-        desk.team = team if columns else 1
-        for l in range(self.net.n_layers):
-            desk.layers[l].own = share_of(&desk.layers[l], desk.rank, desk.team)
+        if training and not self.sliced:
+            self.take_place(desk, rank, team)
+        else:
+            self.take_place(desk, 0, 1)
         if training:
             self.train_team(desk, rank, team)
         else:
@@ -814,16 +914,16 @@ cdef class Engine:
 
     # -- what Python calls ----------------------------------------------------------------------
 
-    cdef Py_ssize_t begin(self, Data data, order, generator, bint training,
-                          Py_ssize_t team) except -1:
+    cdef int begin(self, Data data, order, generator) except -1:
         """The examples to visit: `order`, or all of them, shuffled afresh each epoch by `generator`
-        where it is given. Seats the team, and returns how many of it have work."""
+        where it is given."""
         self.data = data
         self.generator = NULL
         self.stopping = False
         self.ending = EPOCHS
         self.error = None
-        self.stop_at = ~<unsigned long long>0
+        self.stop_at = self.disband_at = NEVER
+        self.ledger.began, self.ledger.waited = seconds_now(), 0
         self.ledger.cost_sum = self.ledger.weight_sum = self.ledger.pending_weight = 0
         self.epochs_done = 0
         if order is None:
@@ -839,24 +939,41 @@ cdef class Engine:
             self.own_order = None
         self.count = len(order)
         self.order = <const long long *>cnp.PyArray_DATA(order)
-        if training:
-            team = min(team, self.slices if self.sliced else self.most_parts())
-        self.seat(team)
-        return team
+        return 0
+
+    cdef Py_ssize_t most_useful(self, Py_ssize_t team) noexcept nogil:
+        """How many of a team have work in training."""
+        return min(team, self.slices if self.sliced else self.most_parts())
+
+    cdef void remember(self, Py_ssize_t team, int before) noexcept nogil:
+        """After a team that disbanded, some calls alone: twice as many as after the last such."""
+        if self.disbandings > before:
+            self.lone_calls = 1 << min(self.disbandings, 10)
+        elif team > 1:
+            self.disbandings = 0
 
     def train(self, cnp.ndarray parameters not None, Data data not None, Py_ssize_t batch_size,
               cnp.ndarray rates not None, *, order=None, generator=None, double target_cost=-1,
               double momentum=0, double beta_2=0, double epsilon=0, double l1=0, double l2=0,
               bint over_batch=False, unsigned long long dropout_seed=0, Py_ssize_t signal_period=1,
-              int n_threads=1):
+              int n_threads=1, bint fewer=False):
         """Train len(rates) epochs at those learning rates; `parameters` holds those after each.
 
+        On `n_threads`, or on fewer where `fewer` allows it and they are expected to be as quick.
         Returns (costs, seconds, ending, last cost): arrays of the finished epochs, one of ENDINGS.
         """
-        cdef Py_ssize_t team
+        cdef Py_ssize_t team = self.most_useful(n_threads)
+        cdef int disbandings = self.disbandings
         epochs = len(rates)
         costs, seconds = np.empty(epochs), np.empty(epochs)
-        team = self.begin(data, order, generator, True, n_threads)
+        self.begin(data, order, generator)
+        if fewer:
+            team = self.worthwhile(batch_size, epochs * ((self.count + batch_size - 1)
+                                                         // batch_size), team)
+            if self.lone_calls > 0:
+                self.lone_calls -= 1
+                team = 1
+        self.seat(team)
         self.net.transposing = self.input_gradient or batch_size > FEW_ROWS
         self.flat = <real *>cnp.PyArray_DATA(parameters)
         self.epoch_costs = <double *>cnp.PyArray_DATA(costs)
@@ -869,6 +986,7 @@ cdef class Engine:
         with nogil:
             self.load(self.flat, team)
             self.run(True, team)
+            self.remember(team, disbandings)
         self.data = None
         if self.error is not None:
             error, self.error = self.error, None
@@ -884,7 +1002,9 @@ cdef class Engine:
         cdef Layer *layer
         cdef real *flat = <real *>cnp.PyArray_DATA(parameters)
         cdef real *out = <real *>cnp.PyArray_DATA(gradient)
-        team = self.begin(data, None, None, True, n_threads)
+        team = self.most_useful(n_threads)
+        self.begin(data, None, None)
+        self.seat(team)
         self.net.transposing = self.input_gradient or data.m > FEW_ROWS
         self.epoch_costs, self.epoch_seconds, self.rates = &cost, &seconds, &rate
         self.epochs, self.batch_size, self.target_cost = 1, data.m, -1
@@ -903,7 +1023,9 @@ cdef class Engine:
     def evaluate(self, cnp.ndarray parameters not None, Data data not None, int n_threads=1):
         """The mean cost of all examples, without penalty."""
         cdef real *flat = <real *>cnp.PyArray_DATA(parameters)
-        cdef Py_ssize_t team = self.begin(data, None, None, False, n_threads)
+        cdef Py_ssize_t team = n_threads
+        self.begin(data, None, None)
+        self.seat(team)
         self.net.transposing = False
         with nogil:
             self.load(flat, team)
@@ -922,12 +1044,10 @@ cdef class Engine:
         cdef real *jacobian = <real *>cnp.PyArray_DATA(out)
         cdef real *d
         cdef const real *a
-        self.begin(data, None, None, False, 1)
+        self.begin(data, None, None)
         net.transposing = True
         desk = self.desks
-        desk.rank, desk.team, desk.ahead = 0, 1, False
-        for l in range(net.n_layers):
-            self.layers[l].own = share_of(&self.layers[l], 0, 1)
+        self.take_place(desk, 0, 1)
         with nogil:
             self.load(flat, 1)
             while at < self.count:

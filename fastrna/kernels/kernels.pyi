@@ -160,6 +160,7 @@ class Engine:
         dropout_seed: int = 0,
         signal_period: int = 1,
         n_threads: int = 1,
+        fewer: bool = False,  # whether fewer threads may be taken, where they are as quick
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], Ending, float]: ...
     def gradient(
         self,

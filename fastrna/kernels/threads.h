@@ -12,6 +12,17 @@ static int team_size(void) { return 1; }
 static int team_limit(void) { return 1; }
 #endif
 
+/* Seconds, from an arbitrary origin. */
+static double seconds_now(void) {
+    struct timespec t;
+#if defined(CLOCK_MONOTONIC)
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#else
+    timespec_get(&t, TIME_UTC);
+#endif
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 /* Where one thread of a team says how many times it has arrived: lines of its own, since a line
  * that two threads write passes between their cores twice as often. All zero to begin with. */
 typedef struct {
@@ -26,44 +37,44 @@ typedef struct {
 #else
 #define RELAX() ((void)0)
 #endif
-enum { SPINS = 2000 };
+enum { QUICK_SPINS = 256, SPINS = 2000 };
 static void arrive(place *own) {
     __atomic_store_n(&own->arrivals, own->arrivals + 1, __ATOMIC_RELEASE);
 }
 /* Until the whole team has arrived as often as this thread: spin for a while, then yield. OpenMP's
- * own barrier goes on spinning, so that with other busy processes each can cost a time slice. */
-static void await_team(const place *team, int size, int rank) {
+ * own barrier goes on spinning, so that with other busy processes each can cost a time slice.
+ * Returns the seconds spent yielding: on an idle machine 0. */
+static double await_team(const place *team, int size, int rank) {
     int arrivals = team[rank].arrivals;
+    double since = 0;
     for (int other = 0; other < size; other++) {
         int spins = 0;
         while (__atomic_load_n(&team[other].arrivals, __ATOMIC_ACQUIRE) - arrivals < 0) {
-            if (++spins < SPINS) RELAX();
-            else sched_yield();
+            spins++;
+            if (spins < QUICK_SPINS) continue;
+            if (spins < SPINS) {
+                RELAX();
+                continue;
+            }
+            if (since == 0) since = seconds_now();
+            sched_yield();
         }
     }
+    return since == 0 ? 0 : seconds_now() - since;
 }
 #elif defined(_OPENMP)
 static void arrive(place *own) { (void)own; }
-static void await_team(const place *team, int size, int rank) {
+static double await_team(const place *team, int size, int rank) {
     (void)team, (void)size, (void)rank;
 #pragma omp barrier
+    return 0;
 }
 #else
 static void arrive(place *own) { (void)own; }
-static void await_team(const place *team, int size, int rank) {
+static double await_team(const place *team, int size, int rank) {
     (void)team, (void)size, (void)rank;
+    return 0;
 }
 #endif
-
-/* Seconds, from an arbitrary origin. */
-static double seconds_now(void) {
-    struct timespec t;
-#if defined(CLOCK_MONOTONIC)
-    clock_gettime(CLOCK_MONOTONIC, &t);
-#else
-    timespec_get(&t, TIME_UTC);
-#endif
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 #endif

@@ -77,35 +77,62 @@ cdef inline vec updated(const int optimizer, const int penalty, const Rule *r, v
     return x
 
 
-cdef inline void update_as(const int optimizer, const int penalty, const Update *u,
+cdef inline void update_as(const int optimizer, const int penalty, const int nv, const Update *u,
                            Py_ssize_t rows, Py_ssize_t width, const real *scales,
                            Py_ssize_t scale_step, const real *slope, Py_ssize_t slope_row,
                            real *w, real *v, real *s, real *gradient, real *penalties,
                            bint more, const real *ahead, real *z) noexcept nogil:
+    """`update`; where nv is not 0, on nv vectors of columns with the next product in registers."""
     cdef Py_ssize_t i, j, k = 0
-    cdef vec sum, scale, dz, product
+    cdef int p
+    cdef vec sum, scale, next_input
+    cdef vec product[NV]
     cdef Rule rule = rule_of(u)
     sum = load(penalties) if penalty and more else splat(0)
-    if ahead == NULL:
-        for i in range(rows):
-            scale = splat(scales[i * scale_step])
+    for p in range(nv):
+        product[p] = load(z + p * LANES)
+    for i in range(rows):
+        scale = splat(scales[i * scale_step])
+        if nv == 0:
             for j from 0 <= j < width by LANES:
                 updated(optimizer, penalty, &rule, load(slope + j) * scale, w + k, v + k, s + k,
                         gradient + k, &sum)
                 k += LANES
-            slope += slope_row
-    else:  # down the columns, for the product's sum to stay in a register
-        for j from 0 <= j < width by LANES:
-            dz = load(slope + j)
-            product = load(z + j)
-            for i in range(rows):
-                k = i * width + j
-                product = product + splat(ahead[i]) * updated(
-                    optimizer, penalty, &rule, dz * splat(scales[i * scale_step]), w + k, v + k,
+        else:
+            next_input = splat(ahead[i])
+            for p in range(nv):
+                product[p] = product[p] + next_input * updated(
+                    optimizer, penalty, &rule, load(slope + p * LANES) * scale, w + k, v + k,
                     s + k, gradient + k, &sum)
-            store(z + j, product)
+                k += LANES
+        slope += slope_row
+    for p in range(nv):
+        store(z + p * LANES, product[p])
     if penalty:
         store(penalties, sum)
+
+
+cdef inline void update_by(const int optimizer, const int penalty, const Update *u,
+                           Py_ssize_t rows, Py_ssize_t width, const real *scales,
+                           Py_ssize_t scale_step, const real *slope, Py_ssize_t slope_row,
+                           real *w, real *v, real *s, real *gradient, real *penalties,
+                           bint more, const real *ahead, real *z) noexcept nogil:
+    cdef Py_ssize_t nv = width // LANES
+    if ahead == NULL:
+        update_as(optimizer, penalty, 0, u, rows, width, scales, scale_step, slope, slope_row, w,
+                  v, s, gradient, penalties, more, ahead, z)
+    elif NV >= 4 and nv == 4:
+        update_as(optimizer, penalty, 4, u, rows, width, scales, scale_step, slope, slope_row, w,
+                  v, s, gradient, penalties, more, ahead, z)
+    elif NV >= 3 and nv == 3:
+        update_as(optimizer, penalty, 3, u, rows, width, scales, scale_step, slope, slope_row, w,
+                  v, s, gradient, penalties, more, ahead, z)
+    elif nv == 2:
+        update_as(optimizer, penalty, 2, u, rows, width, scales, scale_step, slope, slope_row, w,
+                  v, s, gradient, penalties, more, ahead, z)
+    else:
+        update_as(optimizer, penalty, 1, u, rows, width, scales, scale_step, slope, slope_row, w,
+                  v, s, gradient, penalties, more, ahead, z)
 
 
 cdef inline void update_with(const int penalty, const Update *u, Py_ssize_t rows,
@@ -114,19 +141,19 @@ cdef inline void update_with(const int penalty, const Update *u, Py_ssize_t rows
                              real *gradient, real *penalties, bint more, const real *ahead,
                              real *z) noexcept nogil:
     if u.optimizer == NO_UPDATE:
-        update_as(NO_UPDATE, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+        update_as(NO_UPDATE, penalty, 0, u, rows, width, scales, scale_step, slope, slope_row,
                   w, v, s, gradient, penalties, more, ahead, z)
     elif u.optimizer == SGD:
-        update_as(SGD, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+        update_by(SGD, penalty, u, rows, width, scales, scale_step, slope, slope_row,
                   w, v, s, gradient, penalties, more, ahead, z)
     elif u.optimizer == MOMENTUM:
-        update_as(MOMENTUM, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+        update_by(MOMENTUM, penalty, u, rows, width, scales, scale_step, slope, slope_row,
                   w, v, s, gradient, penalties, more, ahead, z)
     elif u.optimizer == NESTEROV:
-        update_as(NESTEROV, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+        update_by(NESTEROV, penalty, u, rows, width, scales, scale_step, slope, slope_row,
                   w, v, s, gradient, penalties, more, ahead, z)
     else:
-        update_as(ADAM, penalty, u, rows, width, scales, scale_step, slope, slope_row,
+        update_by(ADAM, penalty, u, rows, width, scales, scale_step, slope, slope_row,
                   w, v, s, gradient, penalties, more, ahead, z)
 
 
@@ -144,7 +171,7 @@ cdef void update(const Update *u, bint penalised,
                  real *penalties,         # OUT (LANES,) l2/2 w^2 + l1 |w| before the update, summed
                  bint more,               # in LANES parts; added to what is there, if more
                  const real *ahead,       # IN  (rows,) inputs of the next example, or NULL
-                 real *z                  # IN, OUT (width,) plus ahead w: its product on the way
+                 real *z                  # IN, OUT (width,), of a panel, plus ahead w: its product on the way
                  ) noexcept nogil:
     """w, v, s after one step along scale * slope (+ the penalties' gradient where `penalised`)."""
     if not penalised or not u.penalised:
