@@ -99,6 +99,7 @@ class Network:
         self._specifications = [(name, parameter or 0.0) for name, parameter in self.activations]
         self._predictor = self._kernel.Predictor(self.sizes, self._specifications, self._buffer)
         self._engines = {}
+        self._narrow = self._kernel.is_narrow(self.sizes) and self.activations[-1][0] != "softmax"
         self._team_choice = kernels.TeamChoice()
         self._row = self._predictor.predict_one
 
@@ -377,6 +378,10 @@ class Network:
 
     def _examples(self, X, y, loss, sample_weight=None, names=("X", "y")):
         """Return checked inputs, targets and weights as the kernels read them."""
+        if sample_weight is None and self.scaler is None and loss not in check.LOSSES_OF_SOME:
+            data = self._kernel.plain_examples(X, y, self.sizes[0], self.sizes[-1])
+            if data is not None:
+                return data
         m = check.length(X, names[0])
         inputs = X if check.is_sparse(X) else check.inputs(X, self.sizes[0], names[0])
         y = check.targets(
@@ -391,6 +396,15 @@ class Network:
 
     def _gradient(self, data, loss, l1=0.0, l2=0.0, n_threads=None):
         """Cost and gradient of checked examples, in a workspace kept for the next call."""
+        if self._narrow and data.simple and not l1 and not l2:
+            narrow = self._engines.pop(loss, None)
+            if narrow is None:
+                narrow = self._kernel.NarrowGradient(
+                    self.sizes, self._specifications, (loss[0], loss[1] or 0.0)
+                )
+            found = narrow.gradient(self._parameters, data)
+            self._engines[loss] = narrow
+            return found
         capacity = min(_GRADIENT_ROWS, 1 << (data.m - 1).bit_length())
         key = (loss, capacity, data.is_sparse)
         # Taken out while in use, so that two threads never share one.

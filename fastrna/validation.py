@@ -52,6 +52,8 @@ _OUTPUTS_OF = {
 _AUTO = {"sigmoid": "log_loss", "softmax": "log_loss", "exp": "poisson"} | dict.fromkeys(
     _THRESHOLDS, "perceptron"
 )
+#: Costs that are not defined for all targets.
+LOSSES_OF_SOME = frozenset(["log_loss", "poisson", "perceptron"])
 _BLOCK_ELEMENTS = 1 << 18
 
 

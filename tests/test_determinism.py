@@ -68,12 +68,19 @@ def test_sparse_rows_give_the_same_bits(dtype, batch_size):
         np.testing.assert_array_equal(other.parameters, expected)
 
 
-def test_large_layers_give_the_same_bits(dtype):
-    """Enough work a step that threads pay on any machine."""
-    case = ([300, 512, 512, 10], {"hidden": "relu", "output": "softmax"}, 600)
-    options = {"batch_size": 257, "epochs": 1}
+# Layers in two, four and eight parts; outputs enough to be shared by rows; one layer alone.
+LARGE = [[300, 512, 512, 10], [20, 1100, 300, 40, 3], [64, 300, 600], [700, 10], [16, 64, 64, 64, 2]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100, 257])
+@pytest.mark.parametrize("sizes", LARGE, ids=lambda sizes: "-".join(map(str, sizes)))
+def test_large_layers_give_the_same_bits(dtype, sizes, batch_size):
+    """Enough work a step that threads pay on any machine; teams that parts do not go into."""
+    case = (sizes, {"hidden": "relu", "output": "softmax"}, min(600, 10 * batch_size))
+    options = {"batch_size": batch_size, "epochs": 2}
+    options["optimizer"] = fastrna.SGD(0.001, momentum=0.9)
     one, X, _, history = run(case, dtype, 1, **options)
-    for n_threads in (2, 3):
+    for n_threads in (2, 3, 5, 8):
         many, *_, other = run(case, dtype, n_threads, **options)
         np.testing.assert_array_equal(many.parameters, one.parameters)
         np.testing.assert_array_equal(other.cost, history.cost)

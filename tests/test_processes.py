@@ -3,6 +3,7 @@ is to be used for."""
 
 import concurrent.futures
 import importlib.util
+import os
 import platform
 import subprocess
 import sys
@@ -193,3 +194,31 @@ def test_the_workspace_is_bounded_whatever_the_batch():
         trainer.run(X, y, epochs=1)
         sizes_of[batch_size] = trainer.workspace_bytes
     assert sizes_of[600] == sizes_of[20_000]
+
+
+BUSY = "import time; end = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+
+
+def test_a_team_on_busy_processors_gives_the_same_bits():
+    """Threads that keep one another waiting disband: the first goes on alone from where they are."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(400, 64)), rng.integers(10, size=400)
+    deep = rng.normal(size=(600, 8)), rng.normal(size=(600, 1))
+
+    def parameters(n_threads):
+        net = fastrna.Network([64, 100, 10], output="softmax", seed=0)
+        options = {"optimizer": fastrna.SGD(1e-4, momentum=0.9), "seed": 0, "n_threads": n_threads}
+        fastrna.train(net, X, y, epochs=40, batch_size=1, **options)
+        sliced = fastrna.Network([8, 64, 64, 1], hidden="tanh", seed=0)
+        fastrna.train(sliced, *deep, epochs=300, batch_size=128, **options)
+        return np.concatenate([net.parameters, sliced.parameters])
+
+    alone = parameters(1)
+    busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count() or 1)]
+    try:
+        for n_threads in (2, 3):
+            np.testing.assert_array_equal(parameters(n_threads), alone)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()

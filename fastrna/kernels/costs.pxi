@@ -59,6 +59,24 @@ cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a
     return r * r * <real>0.5
 
 
+cdef vec loss_of_kind(int loss, real parameter, int output, vec z, vec a, vec y,
+                      vec *d) noexcept nogil:
+    """`loss_of` with its cost known at run time."""
+    if loss == LOG_LOSS:
+        return loss_of(LOG_LOSS, parameter, output, z, a, y, d)
+    elif loss == PERCEPTRON:
+        return loss_of(PERCEPTRON, parameter, output, z, a, y, d)
+    elif loss == ABSOLUTE_ERROR:
+        return loss_of(ABSOLUTE_ERROR, parameter, output, z, a, y, d)
+    elif loss == HUBER:
+        return loss_of(HUBER, parameter, output, z, a, y, d)
+    elif loss == POISSON:
+        return loss_of(POISSON, parameter, output, z, a, y, d)
+    elif loss == QUANTILE:
+        return loss_of(QUANTILE, parameter, output, z, a, y, d)
+    return loss_of(SQUARED_ERROR, parameter, output, z, a, y, d)
+
+
 cdef inline bint is_matched(int loss, int output) noexcept nogil:
     """Whether `loss_of` gives dJ/dz itself."""
     return (loss == LOG_LOSS or loss == PERCEPTRON or loss == POISSON

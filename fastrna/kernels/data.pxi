@@ -57,6 +57,17 @@ cdef inline void copy_row(const real *x, Py_ssize_t width, Py_ssize_t readable,
             store(a + j, load(x + j))
 
 
+cdef bint all_finite(Py_ssize_t count, const real *x) noexcept nogil:
+    """Whether no number is NaN or infinite: only those times 0 are not 0."""
+    cdef Py_ssize_t i = 0
+    cdef vec total = splat(0), zero = splat(0)
+    while i + LANES <= count:
+        total = total + load(x + i) * zero
+        i += LANES
+    total = total + load_first(x + i, count - i) * zero
+    return sum_of(total) == 0
+
+
 @cython.final
 cdef class Data:
     """Examples, targets and weights, checked by the caller; holds references, copies nothing.
@@ -74,6 +85,7 @@ cdef class Data:
     cdef const char *x
     cdef Py_ssize_t row_bytes, step
     cdef readonly bint is_sparse
+    cdef readonly bint simple  # whether dense, with targets of numbers and no weights
     cdef readonly bint plain  # whether rows of X are of the network's type, unscaled, contiguous
     cdef const char *last_row
     cdef int kind
@@ -111,6 +123,7 @@ cdef class Data:
             self.scale = <const double *>cnp.PyArray_DATA(scale)
         self.plain = csr is None and scale is None and self.step == 1 and (
             self.kind == (FLOAT32 if sizeof(real) == 4 else FLOAT64))
+        self.simple = csr is None and self.y != NULL and sample_weight is None
         self.last_row = self.x + (self.m - 1) * self.row_bytes
         self.total_weight = m
         if sample_weight is not None:
@@ -170,3 +183,22 @@ cdef class Data:
             else:
                 copy_row(self.y + order[s] * n, n, (self.m - order[s]) * n, t)
             t += stride
+
+
+def plain_examples(X, y, Py_ssize_t n_x, Py_ssize_t n_y):
+    """Data of X and y where both are finite C-ordered matrices of this module's type and of these
+    widths, as most are; None where one is not, for the caller to convert or to say what is wrong."""
+    cdef int kind = cnp.NPY_FLOAT32 if sizeof(real) == 4 else cnp.NPY_FLOAT64
+    cdef Py_ssize_t m
+    for array in (X, y):
+        if not (cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(array) == kind
+                and cnp.PyArray_NDIM(array) == 2 and cnp.PyArray_ISCARRAY_RO(array)):
+            return None
+    m = cnp.PyArray_DIM(X, 0)
+    if not (m > 0 and cnp.PyArray_DIM(y, 0) == m and cnp.PyArray_DIM(X, 1) == n_x
+            and cnp.PyArray_DIM(y, 1) == n_y):
+        return None
+    if not (all_finite(m * n_x, <const real *>cnp.PyArray_DATA(X))
+            and all_finite(m * n_y, <const real *>cnp.PyArray_DATA(y))):
+        return None
+    return Data(m, n_x, n_y, X, y)

@@ -106,17 +106,6 @@ cdef inline Py_ssize_t slices_of(Py_ssize_t count) noexcept nogil:
     return min(max(count // SLICE_ROWS, 2 if count >= SLICE_ROWS else 1), MOST_SLICES)
 
 
-cdef bint all_finite(Py_ssize_t count, const real *x) noexcept nogil:
-    """Whether no number is NaN or infinite: only those times 0 are not 0."""
-    cdef Py_ssize_t i = 0
-    cdef vec total = splat(0), zero = splat(0)
-    while i + LANES <= count:
-        total = total + load(x + i) * zero
-        i += LANES
-    total = total + load_first(x + i, count - i) * zero
-    return sum_of(total) == 0
-
-
 cdef struct Ledger:
     # What the first thread writes in every mini-batch; on lines that no other reads.
     double cost_sum, weight_sum, pending_weight
@@ -1085,5 +1074,6 @@ cdef class Engine:
         self.data = None
 
 
+include "narrow.pxi"
 include "inference.pxi"
 include "functions_of_arrays.pxi"

@@ -114,6 +114,27 @@ class Data:
     def is_sparse(self) -> bool: ...
     @property
     def plain(self) -> bool: ...  # whether X is read as it stands, unconverted
+    @property
+    def simple(self) -> bool: ...  # whether dense, with targets of numbers and no weights
+
+def plain_examples(X: Any, y: Any, n_x: int, n_y: int) -> Data | None: ...
+def is_narrow(sizes: Sequence[int]) -> bool: ...
+
+@final
+class NarrowGradient:
+    """The workspace of the gradient of networks a few units wide."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activations: Sequence[tuple[str, float]],  # the last not softmax
+        loss: tuple[str, float],
+    ) -> None: ...
+    def gradient(
+        self,
+        parameters: Array,  # (n_parameters,)
+        data: Data,  # simple
+    ) -> tuple[float, Array]: ...  # cost, (n_parameters,)
 
 @final
 class Engine:

@@ -209,6 +209,8 @@ cdef void product_of_parts(Desk *desk, const Layer *below, const Layer *layer, P
     cdef Py_ssize_t p, i = 0, n, s, width, panel, v
     cdef Parts panels = parts_of(layer.vectors, NV), blocks
     cdef real *sums = desk.scratch
+    if first == last:  # nobody reads the share of a thread that has no part
+        return
     if last - first <= 2:
         sum_of_parts(below, layer, first, last, rows, 0, panels.number, a, False, c, layer.stride,
                      NULL)
@@ -510,14 +512,9 @@ cdef void sparse_gradient(const Layer *layer, Data data, Py_ssize_t count, const
         if last:
             update_rows(layer, 0, layer.rows, v * LANES * layer.rows, width, &UNIT[0], 0, panel,
                         width, u, layer.gradient, penalties + p * LANES, False, NULL, NULL)
-            if net_updates(u):
+            if u.optimizer != NO_UPDATE:
                 memset(panel, 0, layer.rows * width * sizeof(real))
         v += nv
-
-
-cdef inline bint net_updates(const Update *u) noexcept nogil:
-    """Whether the weights change, or their gradient is what is wanted."""
-    return u.optimizer != NO_UPDATE
 
 
 cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_t count,
