@@ -173,11 +173,14 @@ cdef vec sum_of_shares(const real *share, Py_ssize_t size, Py_ssize_t parts,
 
 cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first, Py_ssize_t last,
                        Py_ssize_t rows, Py_ssize_t first_panel, Py_ssize_t last_panel,
-                       const real *a, bint more, real *c, Py_ssize_t c_row,
-                       real *spare) noexcept nogil:
+                       const real *a, bint more,
+                       real *c,         # OUT (rows, vectors of the panels), rows c_row apart
+                       Py_ssize_t c_row,
+                       real *spare      # (as deep as the tree, JOIN_ROWS, NV vectors)
+                       ) noexcept nogil:
     """A_{l-1}[:, units] W_l[units, :], the bias with the last, of parts first to last: a branch of
-    the tree. What is right of the root is summed in `spare`, unless it is one part."""
-    cdef Py_ssize_t middle = (first + last) // 2, s, j
+    the tree. What is right of its root is summed in `spare`, unless it is one part."""
+    cdef Py_ssize_t middle = (first + last) // 2, s, j, width
     cdef Share part
     if last - first == 1:
         part = share_of_parts(below, first, last)
@@ -192,12 +195,13 @@ cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first,
         sum_of_parts(below, layer, middle, last, rows, first_panel, last_panel, a, True, c, c_row,
                      spare)
         return
-    # Here panels come one by one: c_row and the rows are those of a block in L1.
-    sum_of_parts(below, layer, middle, last, rows, first_panel, last_panel, a, False,
-                 spare, c_row, spare + JOIN_ROWS * c_row)
+    width = LANES * (vector_of_panel(layer.vectors, last_panel)
+                     - vector_of_panel(layer.vectors, first_panel))
+    sum_of_parts(below, layer, middle, last, rows, first_panel, last_panel, a, False, spare, width,
+                 spare + JOIN_ROWS * width)
     for s in range(rows):
-        for j from 0 <= j < c_row by LANES:
-            store(c + s * c_row + j, load(c + s * c_row + j) + load(spare + s * c_row + j))
+        for j from 0 <= j < width by LANES:
+            store(c + s * c_row + j, load(c + s * c_row + j) + load(spare + s * width + j))
 
 
 cdef void product_of_parts(Desk *desk, const Layer *below, const Layer *layer, Py_ssize_t rows,
@@ -206,27 +210,22 @@ cdef void product_of_parts(Desk *desk, const Layer *below, const Layer *layer, P
                            ) noexcept nogil:
     """A_{l-1}[:, own] W_l[own, :], the bias with the last part: part by part, added as a tree."""
     cdef Py_ssize_t first = below.own.first_part, last = below.own.last_part
-    cdef Py_ssize_t p, i = 0, n, s, width, panel, v
-    cdef Parts panels = parts_of(layer.vectors, NV), blocks
-    cdef real *sums = desk.scratch
+    cdef Py_ssize_t k, i, n, panel
+    cdef Parts panels = parts_of(layer.vectors, NV), blocks = parts_of(rows, JOIN_ROWS)
     if first == last:  # nobody reads the share of a thread that has no part
         return
     if last - first <= 2:
         sum_of_parts(below, layer, first, last, rows, 0, panels.number, a, False, c, layer.stride,
                      NULL)
         return
-    blocks = parts_of(rows, JOIN_ROWS)
-    for panel in range(panels.number):
-        v = vector_of_panel(layer.vectors, panel)
-        width = (panels.size + (panel < panels.larger)) * LANES
+    for panel in range(panels.number):  # what `spare` holds stays in L1
         i = 0
-        for p in range(blocks.number):
-            n = blocks.size + (p < blocks.larger)
+        for k in range(blocks.number):
+            n = blocks.size + (k < blocks.larger)
             sum_of_parts(below, layer, first, last, n, panel, panel + 1, a + i * below.stride,
-                         False, sums, width, sums + JOIN_ROWS * width)
-            for s in range(n):
-                memcpy(c + (i + s) * layer.stride + v * LANES, sums + s * width,
-                       width * sizeof(real))
+                         False, c + i * layer.stride
+                         + vector_of_panel(layer.vectors, panel) * LANES, layer.stride,
+                         desk.scratch)
             i += n
 
 
