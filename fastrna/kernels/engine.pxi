@@ -68,10 +68,10 @@ cdef extern from *:
     /* A team of which the first thread yields for this long, and for this part of the call, works
      * on processors that others want as well: one thread is better off. */
     #define PATIENCE 2e-3
-    #define WAITED_PART 0.3
+    #define WAITED_PART 0.5
     /* What a call is expected to cost, to choose a team: seconds, as measured on two cores of a
      * Xeon. */
-    #define OPERATION_SECONDS (1e-10 * 16 / LANES)
+    #define OPERATION_SECONDS (1e-11 * 16 / LANES)
     #define WEIGHT_SECONDS 3e-10   /* to update one */
     #define MEETING_SECONDS 5e-7
     #define CROSSING_SECONDS 5e-10  /* a number from core to core */
