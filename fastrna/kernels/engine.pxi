@@ -264,8 +264,8 @@ cdef class Engine:
         self.ledger.n_steps = n
 
     cdef bint prefers_slices(self, Py_ssize_t rows) noexcept nogil:
-        """Whether less crosses between the cores where a mini-batch of so many rows is cut in
-        slices: a gradient, against sums and slopes of the layers behind the first."""
+        """Whether mini-batches of so many rows are cut in slices: a gradient for each, written and
+        read again, against the sums and slopes of its rows behind the first layer."""
         cdef Py_ssize_t l, crossing = 0
         if slices_of(rows) == 1:
             return False
@@ -275,7 +275,7 @@ cdef class Engine:
             return SLICE_ROWS * crossing > 2 * self.n_parameters
         for l in range(1, self.net.n_layers):
             crossing += self.layers[l].n_out * (2 if l < self.net.n_layers - 1 else 1)
-        return rows * crossing > self.n_parameters
+        return SLICE_ROWS * crossing > self.n_parameters
 
     cdef Py_ssize_t most_parts(self) noexcept nogil:
         """The parts of the hidden layer that has most, 1 without one."""
