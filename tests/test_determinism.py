@@ -69,7 +69,13 @@ def test_sparse_rows_give_the_same_bits(dtype, batch_size):
 
 
 # Layers in two, four and eight parts; outputs enough to be shared by rows; one layer alone.
-LARGE = [[300, 512, 512, 10], [20, 1100, 300, 40, 3], [64, 300, 600], [700, 10], [16, 64, 64, 64, 2]]
+LARGE = [
+    [300, 512, 512, 10],
+    [20, 1100, 300, 40, 3],
+    [64, 300, 600],
+    [700, 10],
+    [16, 64, 64, 64, 2],
+]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100, 257])

@@ -200,7 +200,7 @@ BUSY = "import time; end = time.monotonic() + 20\nwhile time.monotonic() < end: 
 
 
 def test_a_team_on_busy_processors_gives_the_same_bits():
-    """Threads that keep one another waiting disband: the first goes on alone from where they are."""
+    """Threads that keep one another waiting disband: the first goes on alone from there."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(400, 64)), rng.integers(10, size=400)
     deep = rng.normal(size=(600, 8)), rng.normal(size=(600, 1))

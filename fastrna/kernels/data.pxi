@@ -187,7 +187,7 @@ cdef class Data:
 
 def plain_examples(X, y, Py_ssize_t n_x, Py_ssize_t n_y):
     """Data of X and y where both are finite C-ordered matrices of this module's type and of these
-    widths, as most are; None where one is not, for the caller to convert or to say what is wrong."""
+    widths, as most are; else None, for the caller to convert them or to say what is wrong."""
     cdef int kind = cnp.NPY_FLOAT32 if sizeof(real) == 4 else cnp.NPY_FLOAT64
     cdef Py_ssize_t m
     for array in (X, y):

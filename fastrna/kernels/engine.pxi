@@ -2,20 +2,21 @@
 #
 # Design: the engine owns everything a mini-batch touches: its packed copy of the weights,
 # velocities, activations and gradients, all allocated once. A call trains any number of epochs and
-# hands back the parameters at the end of each finite one. One parallel region spans all epochs of a
-# call; small work runs on the caller's thread, with none. Each thread of the team has a desk
-# (layers.pxi) and the team shares a mini-batch in one of two ways, whichever lets less cross between
-# the cores, by the network's sizes and the batch alone:
+# hands back the parameters at the end of each finite one. One parallel region spans all epochs of
+# a call; small work runs on the caller's thread, with none. Each thread of the team has a desk
+# (layers.pxi), and the team shares a mini-batch in one of two ways, whichever lets less cross
+# between the cores, by the network's sizes and the batch alone:
 #   - by columns (`column_step`): each thread owns units, and the weights on both sides of them.
 #     What crosses are sums and slopes, batch by units; a network with one hidden layer meets once.
-#   - by rows (`sliced_step`), where a mini-batch has many rows and the network few weights: the rows
-#     are cut in slices, by their number alone; each slice has a gradient of its own, summed where its
-#     rows are, and every thread adds all of them up and updates a replica of the weights.
+#   - by rows (`sliced_step`), where a mini-batch has many rows and the network few weights: the
+#     rows are cut in slices, by their number alone; each slice has a gradient of its own, summed
+#     where its rows are, and every thread adds all of them up and updates a replica of the weights.
 # Either way each sum has one order, and the result is the same bit for bit for any number of
 # threads. What one thread reads and another writes again in the next mini-batch exists twice, in
-# turn, so that a step has as few meetings as it has exchanges. A batch larger than `capacity` passes
-# in chunks whose gradients add up before the update, which bounds the workspace and keeps a chunk's
-# activations in cache.
+# turn, so that a step has as few meetings as it has exchanges. A team that other programs keep
+# waiting disbands between two mini-batches, and the first thread goes on alone. A batch larger than
+# `capacity` passes in chunks whose gradients add up before the update, which bounds the workspace
+# and keeps a chunk's activations in cache.
 # A mini-batch of one needs no gradient at all: dW = a^T dz is formed as it is applied, and the
 # first layer's pass over its weights, which lie beyond L1, computes the next example's product as
 # well: in the order of `tiles`, so to the same bits.
@@ -616,7 +617,7 @@ cdef class Engine:
         return DONE
 
     cdef int column_step(self, Desk *desk, Py_ssize_t first, Py_ssize_t count, double weight,
-                          double factor, const Update *u) noexcept nogil:
+                         double factor, const Update *u) noexcept nogil:
         """One mini-batch, each desk its own units."""
         cdef int decision
         cdef Net *net = &self.net
@@ -686,8 +687,8 @@ cdef class Engine:
             self.data.gather(self.order, at + 1, 1, desk.following, self.net.input_stride)
 
     cdef int sliced_step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
-                          Py_ssize_t count, double weight, double factor,
-                          const Update *u) noexcept nogil:
+                         Py_ssize_t count, double weight, double factor,
+                         const Update *u) noexcept nogil:
         """One mini-batch, each desk its slices of the rows and its replica of the weights."""
         cdef Net *net = &self.net
         cdef Py_ssize_t slices = min(slices_of(count), self.slices), q, c, n, l, lo, at
@@ -796,7 +797,9 @@ cdef class Engine:
             self.save(self.flat)
             self.stopping = True
             return
-        self.last_cost = self.ledger.cost_sum / self.ledger.weight_sum if self.ledger.weight_sum > 0 else 0
+        self.last_cost = 0
+        if self.ledger.weight_sum > 0:
+            self.last_cost = self.ledger.cost_sum / self.ledger.weight_sum
         if self.net.optimizer != NO_UPDATE and self.ending != DIVERGENCE and not (
                 isfinite(self.last_cost) and self.save(self.flat)):
             self.ending = DIVERGENCE

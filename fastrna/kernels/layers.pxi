@@ -80,8 +80,7 @@ cdef struct Net:
 cdef struct Desk:
     # Where one thread of a team works. Layers differ from desk to desk in `own`, and in what a
     # thread has for itself: the output's blocks where `alone`, weights where they are replicas.
-    Py_ssize_t rank, team      # of this thread, among those that share the columns: team is 1
-                               # where each has rows of its own
+    Py_ssize_t rank, team      # of this thread among those that share columns; 0 and 1 for rows
     Layer *layers
     unsigned long long step    # mini-batches done
     Py_ssize_t turn            # which of what exists twice this mini-batch writes: 0 or 1
@@ -107,7 +106,7 @@ cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
     return lines * line
 
 
-# -- whose units ------------------------------------------------------------------------------------
+# -- whose units ----------------------------------------------------------------------------------
 
 cdef Py_ssize_t parts_of_units(Py_ssize_t width) noexcept nogil:
     """Parts of a layer's units: a power of two, by its width alone, each of whole panels."""
@@ -169,7 +168,7 @@ cdef vec sum_of_shares(const real *share, Py_ssize_t size, Py_ssize_t parts,
             + sum_of_shares(share + half * size, size, parts // 2, team - half))
 
 
-# -- forward ----------------------------------------------------------------------------------------
+# -- forward --------------------------------------------------------------------------------------
 
 cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first, Py_ssize_t last,
                        Py_ssize_t rows, Py_ssize_t first_panel, Py_ssize_t last_panel,
@@ -327,7 +326,7 @@ cdef double add_costs(double total, const Desk *desk, bint weighted, Py_ssize_t 
     return total
 
 
-# -- backward ---------------------------------------------------------------------------------------
+# -- backward -------------------------------------------------------------------------------------
 
 cdef void times_transposed(const Net *net, const Layer *layer, Share own, Py_ssize_t rows,
                            const real *d, real *c, Py_ssize_t c_row) noexcept nogil:
@@ -363,7 +362,7 @@ cdef void backward(const Net *net, const Desk *desk, Py_ssize_t l, Py_ssize_t lo
              below.stride, below.d_panels, net.capacity)
 
 
-# -- weight gradient and update ---------------------------------------------------------------------
+# -- weight gradient and update -------------------------------------------------------------------
 
 cdef void update_rows(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t at,
                       Py_ssize_t width, const real *scales, Py_ssize_t scale_step,

@@ -187,7 +187,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   Py_ssize_t b_first,    # the row of b that meets column 0 of a
                   bint biased,           # whether the sums start from the last row of b, or from 0
                   bint more,             # whether c is added to
-                  real *c,               # OUT (rows, vectors), rows c_row apart; first to last panel
+                  real *c,               # OUT (rows, vectors), those panels; rows c_row apart
                   Py_ssize_t c_row) noexcept nogil:
     """C = A B, or A B + bias, or C + that.
 

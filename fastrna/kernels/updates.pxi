@@ -171,7 +171,7 @@ cdef void update(const Update *u, bint penalised,
                  real *penalties,         # OUT (LANES,) l2/2 w^2 + l1 |w| before the update, summed
                  bint more,               # in LANES parts; added to what is there, if more
                  const real *ahead,       # IN  (rows,) inputs of the next example, or NULL
-                 real *z                  # IN, OUT (width,), of a panel, plus ahead w: its product on the way
+                 real *z                  # IN, OUT (width,) of a panel: z + ahead w, on the way
                  ) noexcept nogil:
     """w, v, s after one step along scale * slope (+ the penalties' gradient where `penalised`)."""
     if not penalised or not u.penalised:
