@@ -11,8 +11,8 @@
 # The result is the same bit for bit for any number of threads because the cut is not theirs: a
 # layer's units lie in 1, 2, 4 or 8 parts, by its width alone; each part's share is one chain of
 # multiply-adds, and the shares are added as a binary tree, of which a thread holds a whole branch.
-# A desk can as well hold whole rows of the mini-batch and all columns (`share_all`): evaluation, and
-# the slices of engine.pxi.
+# A desk can as well hold rows of its own and all columns: so do evaluation and the slices of
+# engine.pxi.
 # Rejected: rows of the batch for the products and rows of W for the update, in turn: half of W
 # crossed between the cores in every step (784-512-512-10, two threads: see docs/performance.md).
 
