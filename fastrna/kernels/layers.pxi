@@ -5,9 +5,9 @@
 # layer's weights and its row of the next layer's, reads and writes them alone, and they never leave
 # that core's caches. What crosses is small: a thread's units give a share of the next layer's sums,
 #     Z_l = sum over threads of A_{l-1}[:, own] W_l[own, :] + b_l,
-# which each thread adds up for the columns that it owns there (`join`), and dZ_l, which all need
-# whole, for the weight gradient of their own rows. The outputs are few: every thread adds up all of
-# them and computes the cost for itself (`alone`), or, where they are many, each its rows.
+# which each thread adds up for the columns that it owns there (`add_shares`), and dZ_l, which all
+# need whole, for the weight gradient of their own rows. The outputs are few: every thread adds up
+# all of them and computes the cost for itself (`alone`), or, where they are many, each its rows.
 # The result is the same bit for bit for any number of threads because the cut is not theirs: a
 # layer's units lie in 1, 2, 4 or 8 parts, by its width alone; each part's share is one chain of
 # multiply-adds, and the shares are added as a binary tree, of which a thread holds a whole branch.
