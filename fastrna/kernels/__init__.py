@@ -187,8 +187,8 @@ class TeamChoice:
     def note(self, team: int, cost: float) -> None:
         """Take account of a call: seconds an operation on so many threads."""
         before = self._cost.get(team, cost)
-        # A hiccup is not a habit; a quick call shows what can be.
-        self._cost[team] = min(cost, 0.5 * (before + min(cost, 4 * before)))
+        # A hiccup is not a habit, three in a row are; a quick call shows what can be.
+        self._cost[team] = min(cost, 0.5 * (before + min(cost, 1.5 * before)))
 
 
 def team(n_threads: int | None) -> int:
