@@ -128,15 +128,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
     }
     start = time.perf_counter()
-    history = fastrna.train(
-        net,
-        X_train,
-        y_train,
-        epochs=arguments.epochs,
-        progress=True,
-        n_threads=arguments.threads,
-        **options,
-    )
+    trainer = fastrna.Trainer(net, progress=True, n_threads=arguments.threads, **options)
+    history = trainer.run(X_train, y_train, arguments.epochs)
     seconds = time.perf_counter() - start
     if history.n_epochs == 0:
         return 130
@@ -151,7 +144,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         ("seconds", f"{seconds:.3g} for {history.n_epochs} epochs{interrupted}"),
         ("examples/s", f"{history.n_epochs * len(X_train) / seconds:,.0f}"),
         ("kernel variant", fastrna.isa()),
-        ("threads", _threads(arguments.threads, 3 * net._operations() * _BATCH_SIZE)),
+        ("threads", _threads(arguments.threads, trainer.n_threads_used)),
         (
             "speed-up",
             f"{reference / ours:.1f}x: an epoch takes {ours * 1e3:.3g} ms, "
@@ -252,6 +245,5 @@ def _info(_: argparse.Namespace) -> int:
     return 0
 
 
-def _threads(requested: int | None, operations: float) -> str:
-    number = kernels.threads_for(requested, operations)
-    return str(number) if requested else f"{number} (chosen by the amount of work)"
+def _threads(requested: int | None, used: int) -> str:
+    return str(used) if requested else f"{used} (chosen by the amount of work)"

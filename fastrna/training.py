@@ -166,6 +166,10 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         Rate of the next epoch before its schedule; may be set.
     n_epochs, n_steps : int
         Epochs and mini-batches since the trainer was made.
+    n_threads_used : int
+        Threads of the last epochs.
+    workspace_bytes : int
+        Memory beside the data and the network.
 
     Raises
     ------
@@ -243,6 +247,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def workspace_bytes(self) -> int:
         """Memory the workspace takes now, beside the data and the network."""
         return int(self._engine.workspace_bytes) if self._engine is not None else 0
+
+    @property
+    def n_threads_used(self) -> int:
+        """Threads of the last epochs: what `n_threads` allows and the work repays; 0 before any."""
+        return int(self._engine.team) if self._engine is not None else 0
 
     def _engine_for(self, data, rows):
         """Return the engine, rebuilt only where a larger one is needed; its state moves along."""

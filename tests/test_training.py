@@ -102,6 +102,17 @@ def test_a_trainer_run_in_parts_is_one_run(dtype, problem):
     np.testing.assert_array_equal(whole.cost, np.concatenate([p.cost for p in parts]))
 
 
+def test_small_work_is_left_to_one_thread(rng):
+    X, y = rng.normal(size=(20, 3)), rng.normal(size=20)
+    trainer = fastrna.Trainer(network(), n_threads=None)
+    assert trainer.n_threads_used == 0
+    trainer.run(X, y, 1)
+    assert trainer.n_threads_used == 1  # some microseconds do not repay waking another
+    wide = fastrna.Trainer(network((64, 512, 1)), n_threads=2)
+    wide.run(rng.normal(size=(20, 64)), y, 1)
+    assert wide.n_threads_used == 2  # as told
+
+
 def test_state_resumes_exactly(dtype, problem):
     X, y = problem
     options = {"optimizer": fastrna.Adam(0.01), "dropout": 0.1, "seed": 4}

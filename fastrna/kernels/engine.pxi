@@ -141,6 +141,7 @@ cdef class Engine:
     """
 
     cdef readonly Py_ssize_t n_parameters, workspace_bytes
+    cdef readonly Py_ssize_t team  # threads that the last training began with
     cdef public bint timed
     cdef double phase_times[N_PHASES]
     cdef double lap
@@ -965,6 +966,7 @@ cdef class Engine:
             if self.lone_calls > 0:
                 self.lone_calls -= 1
                 team = 1
+        self.team = team
         self.seat(team)
         self.net.transposing = self.input_gradient or batch_size > FEW_ROWS
         self.flat = <real *>cnp.PyArray_DATA(parameters)
