@@ -22,7 +22,8 @@ SOURCES = frozenset(
 _ISAS = ("avx512", "avx2", "baseline")
 _PREFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 
-# Arithmetic a mini-batch that repays sharing it with one more thread (see docs/performance.md).
+# Arithmetic of a prediction, an evaluation or a gradient that repays sharing it with one more
+# thread; in training the engine judges for itself.
 _WORTH_A_THREAD = 1_500_000.0
 
 # A child of fork inherits OpenMP's bookkeeping but not its threads, and would wait for them.
@@ -199,13 +200,11 @@ def team(n_threads: int | None) -> int:
 
 
 def threads_for(n_threads: int | None, operations: float) -> int:
-    """Threads to use: as many as asked for, or as `operations` between two barriers repay.
+    """Threads for one call without an update: as many as asked for, or as `operations` repay.
 
     The results are the same bit for bit either way.
     """
-    if _forked:
-        return 1
-    if n_threads is not None:
-        return n_threads
+    if n_threads is not None or _forked:
+        return team(n_threads)
     worth = int(operations / _WORTH_A_THREAD)
     return 1 if worth < 2 else min(worth, thread_limit())
