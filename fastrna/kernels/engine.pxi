@@ -42,6 +42,7 @@ include "products.pxi"
 include "random.pxi"
 include "data.pxi"
 include "layers.pxi"
+include "tasks.pxi"
 
 cnp.import_array()
 
@@ -51,6 +52,8 @@ cdef extern from "threads.h" nogil:
     ctypedef struct place:
         pass
     void arrive(place *own)
+    void offer(place *own, long long n)
+    long long claim(place *team, int owner, int rank)
     double await_team(const place *team, int size, int rank)
     double seconds_now()
 
@@ -67,8 +70,9 @@ cdef extern from *:
     """
     #define NEVER (~0ULL)
     /* A team of which the first thread yields for this long, and for this part of the call, works
-     * on processors that others want as well: one thread is better off. */
-    #define PATIENCE 2e-3
+     * on processors that others want as well: one thread is better off. The first time only, as a
+     * single hiccup can take half as long: each team that disbands halves it, down to an eighth. */
+    #define PATIENCE 1e-2
     #define WAITED_PART 0.5
     /* What a call is expected to cost, to choose a team: seconds, as measured on two cores of a
      * Xeon. */
@@ -95,11 +99,8 @@ cdef enum Taken:
     DONE, STOPPED, DISBANDED   # what became of a step; the last two before anything changed
 
 
-cdef enum Phase:
-    ORDER, GATHER, FORWARD, COST, BACKWARD, UPDATE, WAIT, N_PHASES
-
-PHASES = {ORDER: "order", GATHER: "gather", FORWARD: "forward", COST: "cost",
-          BACKWARD: "backward", UPDATE: "weight gradient and update", WAIT: "waiting"}
+cdef enum Sharing:
+    BY_UNITS, BY_SLICES, BY_TASKS   # how a team shares a mini-batch
 
 
 cdef inline Py_ssize_t slices_of(Py_ssize_t count) noexcept nogil:
@@ -150,7 +151,8 @@ cdef class Engine:
     cdef Desk *desks
     cdef place *places          # where the team meets
     cdef Py_ssize_t seats       # desks there are
-    cdef bint input_gradient, sliced
+    cdef bint input_gradient
+    cdef int sharing
     cdef Py_ssize_t slices      # at most
     cdef Ledger *ledger
     cdef double *slice_costs    # (2, slices) in turn, a cache line each
@@ -208,23 +210,29 @@ cdef class Engine:
             layer.n_in, layer.n_out = sizes[l], sizes[l + 1]
             layer.rows = layer.n_in + 1
             layer.vectors = vectors_of(layer.n_out)
-            layer.parts = parts_of_units(layer.n_out) if l < net.n_layers - 1 else 1
             layer.stride = block_stride(layer.n_out)
             layer.offset = offset
             layer.size = layer.rows * layer.vectors * LANES
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
+            layer.parts = parts_of_units(layer.n_out) if l < net.n_layers - 1 else 1
             offset += layer.rows * layer.n_out
-            layer.first_penalty = self.n_penalties
-            self.n_penalties += (parts_of(layer.vectors, NV).number
-                                 * (self.layers[l - 1].parts if l > 0 else 1))
         self.n_parameters = offset
-        self.sliced = not sparse and self.prefers_slices(2 * capacity if chunked else capacity)
+        self.sharing = self.preferred_sharing(2 * capacity if chunked else capacity)
+        for l in range(net.n_layers):
+            layer = &self.layers[l]
+            if self.sharing == BY_TASKS:
+                layer.parts = 1
+            layer.first_penalty = self.n_penalties
+            self.n_penalties += panels_of(layer.vectors) * (
+                blocks_of(layer.rows, TASK_UNITS) if self.sharing == BY_TASKS
+                else self.layers[l - 1].parts if l > 0 else 1)
         self.slices = 1
-        if self.sliced:
+        if self.sharing == BY_SLICES:
             self.slices = MOST_SLICES if chunked else slices_of(capacity)
             capacity += self.slices  # slices may differ by a row
         net.capacity = capacity
-        net.alone = capacity * self.layers[net.n_layers - 1].stride <= FEW_OUTPUTS
+        net.alone = (self.sharing != BY_TASKS
+                     and capacity * self.layers[net.n_layers - 1].stride <= FEW_OUTPUTS)
         for l in range(net.n_layers):
             layer = &self.layers[l]
             hidden = l < net.n_layers - 1
@@ -234,7 +242,7 @@ cdef class Engine:
             if net.optimizer == ADAM:
                 layer.second = self.block(layer.size)
             whole_gradient = net.optimizer == NO_UPDATE or chunked or (sparse and l == 0)
-            if self.sliced:
+            if self.sharing == BY_SLICES:
                 layer.gradient = self.block(layer.size * 2 * self.slices)
             elif whole_gradient:
                 layer.gradient = self.block(layer.size)
@@ -247,11 +255,11 @@ cdef class Engine:
             if hidden and dropout > 0:
                 layer.h = self.block(capacity * layer.stride)
             layer.d = self.block(capacity * layer.stride)
-            if not self.sliced and capacity >= DEEP_ROWS and layer.vectors > WIDE_PANELS * NV:
+            if self.sharing == BY_TASKS and layer.vectors > WIDE_PANELS * NV:
                 layer.d_panels = self.block(capacity * layer.vectors * LANES)
                 layer.slivers = self.block(capacity * layer.rows)
-        net.shared_input = (not sparse and (capacity * net.n_x >= MANY_INPUTS
-                                            or self.layers[0].slivers != NULL))
+        net.shared_input = self.sharing == BY_TASKS or (not sparse
+                                                        and capacity * net.n_x >= MANY_INPUTS)
         self.ledger = <Ledger *>self.block(2 * CACHE_LINE // sizeof(real))
         self.slice_costs = <double *>self.block(2 * self.slices * CACHE_LINE // sizeof(real))
         self.seat(1)
@@ -265,19 +273,23 @@ cdef class Engine:
     def n_steps(self, unsigned long long n):
         self.ledger.n_steps = n
 
-    cdef bint prefers_slices(self, Py_ssize_t rows) noexcept nogil:
-        """Whether mini-batches of so many rows are cut in slices: a gradient for each, written and
-        read again, against the sums and slopes of its rows behind the first layer."""
+    cdef int preferred_sharing(self, Py_ssize_t rows) noexcept nogil:
+        """How mini-batches of so many rows are to be shared. Slices: a gradient for each, written
+        and read again, against the sums and slopes of its rows behind the first layer."""
         cdef Py_ssize_t l, crossing = 0
+        if self.net.sparse:
+            return BY_UNITS
+        if rows * self.n_parameters >= TASK_WORK:
+            return BY_TASKS
         if slices_of(rows) == 1:
-            return False
-        if self.most_parts() == 1:  # not to be shared by columns
+            return BY_UNITS
+        if self.most_parts() == 1:  # not to be shared by units
             for l in range(self.net.n_layers):
                 crossing += self.layers[l].n_in + self.layers[l].n_out
-            return SLICE_ROWS * crossing > 2 * self.n_parameters
+            return BY_SLICES if SLICE_ROWS * crossing > 2 * self.n_parameters else BY_UNITS
         for l in range(1, self.net.n_layers):
             crossing += self.layers[l].n_out * (2 if l < self.net.n_layers - 1 else 1)
-        return SLICE_ROWS * crossing > self.n_parameters
+        return BY_SLICES if SLICE_ROWS * crossing > self.n_parameters else BY_UNITS
 
     cdef Py_ssize_t most_parts(self) noexcept nogil:
         """The parts of the hidden layer that has most, 1 without one."""
@@ -294,17 +306,20 @@ cdef class Engine:
         cdef double work = self.n_parameters * (6.0 * rows * OPERATION_SECONDS + WEIGHT_SECONDS)
         cdef double alone = steps * work, best = alone, expected
         cdef Py_ssize_t chosen = 1
-        if self.sliced:
+        if self.sharing == BY_SLICES:
             numbers = 2 * self.n_parameters
         else:
             for l in range(1, n_layers):
                 numbers += rows * self.layers[l].n_out * (2 if l < n_layers - 1 else 1)
             meetings = (max(2 * n_layers - 3, 1) + (not self.net.alone)
-                        + 2 * self.net.shared_input) * (rows // self.net.capacity + (rest > 0))
+                        + 2 * self.net.shared_input)
+            if self.sharing == BY_TASKS:
+                meetings = 2 * n_layers + 2
+            meetings *= rows // self.net.capacity + (rest > 0)
         for team in range(2, most + 1):
             expected = REGION_SECONDS + steps * (
                 work * self.largest_share(team) + meetings * MEETING_SECONDS
-                + numbers * CROSSING_SECONDS * (team - 1) / (1 if self.sliced else team))
+                + numbers * CROSSING_SECONDS * (team - 1) / (1 if self.sharing == BY_SLICES else team))
             if expected < best and expected * GAIN < alone:
                 best, chosen = expected, team
         return chosen
@@ -313,8 +328,10 @@ cdef class Engine:
         """The part of a step's work that the busiest of a team has."""
         cdef Py_ssize_t l, rank, largest = 1, parts
         cdef Share share
-        if self.sliced:
+        if self.sharing == BY_SLICES:
             return <double>((self.slices + team - 1) // team) / self.slices
+        if self.sharing == BY_TASKS:
+            return 1 / <double>team
         parts = self.most_parts()
         for l in range(self.net.n_layers - 1):
             if self.layers[l].parts == parts:
@@ -365,13 +382,13 @@ cdef class Engine:
             desk.costs, desk.totals = self.desks[0].costs, self.desks[0].totals
             desk.masses, desk.weights = self.desks[0].masses, self.desks[0].weights
             desk.penalties = self.desks[0].penalties
-            if rank == 0 or self.sliced:
+            if rank == 0 or self.sharing == BY_SLICES:
                 desk.penalties = self.block(2 * self.n_penalties * LANES)
-            if not net.sparse and (rank == 0 or not (self.sliced or net.shared_input)):
+            if not net.sparse and (rank == 0 or not (self.sharing == BY_SLICES or net.shared_input)):
                 desk.input = self.block(net.capacity * net.input_stride)
             if not net.sparse:
                 desk.following = self.block(net.input_stride)
-            if rank == 0 or (net.alone and not self.sliced):
+            if rank == 0 or (net.alone and self.sharing != BY_SLICES):
                 desk.target = self.block(net.capacity * last.stride)
                 desk.costs = self.block(net.capacity)
                 desk.totals = self.block(net.capacity)
@@ -381,7 +398,7 @@ cdef class Engine:
                     last.z = self.block(net.capacity * last.stride)
                     last.a = self.block(net.capacity * last.stride)
                     last.d = self.block(net.capacity * last.stride)
-            if rank > 0 and not self.sliced:
+            if rank > 0 and self.sharing == BY_UNITS:
                 # Own columns in blocks of their own: the processor fetches lines in pairs, and
                 # would pull its neighbour's away from the other core. But all read dZ_l, l > 1.
                 for l in range(net.n_layers - 1):
@@ -396,7 +413,7 @@ cdef class Engine:
                         layer.h = self.block(net.capacity * layer.stride)
                     if l == 0:
                         layer.d = self.block(net.capacity * layer.stride)
-            if rank > 0 and self.sliced and net.optimizer != NO_UPDATE:
+            if rank > 0 and self.sharing == BY_SLICES and net.optimizer != NO_UPDATE:
                 for l in range(net.n_layers):
                     layer = &desk.layers[l]
                     layer.weights = self.block(layer.size)
@@ -406,7 +423,7 @@ cdef class Engine:
                         layer.second = self.block(layer.size)
                     if layer.transposed != NULL:
                         layer.transposed = self.block(layer.n_out * vectors_of(layer.n_in) * LANES)
-        if team > 1 and not self.sliced:
+        if team > 1 and self.sharing == BY_UNITS:
             for l in range(1, net.n_layers):
                 layer = &self.layers[l]
                 layer.sums = self.block(turns * team * net.capacity * layer.stride)
@@ -424,11 +441,11 @@ cdef class Engine:
         cdef Layer *replica
         for l in range(self.net.n_layers):
             layer = &self.layers[l]
-            pack(0, layer.rows, layer.n_out, 0, parts_of(layer.vectors, NV).number,
+            pack(0, layer.rows, layer.n_out, 0, panels_of(layer.vectors),
                  flat + layer.offset, layer.n_out, layer.weights, layer.rows)
             if self.net.transposing and layer.transposed != NULL:
-                transpose_rows(0, layer.n_in, layer.n_in, layer.n_out, layer.rows, layer.weights,
-                               layer.transposed)
+                transpose_rows(0, layer.n_in, 0, layer.vectors, layer.n_in, layer.n_out,
+                               layer.rows, layer.weights, layer.transposed)
             for rank in range(1, team):
                 replica = &self.desks[rank].layers[l]
                 if replica.weights == layer.weights:
@@ -480,7 +497,7 @@ cdef class Engine:
         cdef Layer *layer
         for l in range(self.net.n_layers):
             layer = &self.layers[l]
-            pack(0, layer.rows, layer.n_out, 0, parts_of(layer.vectors, NV).number,
+            pack(0, layer.rows, layer.n_out, 0, panels_of(layer.vectors),
                  <real *>cnp.PyArray_DATA(flat) + layer.offset, layer.n_out,
                  layer.velocity if which == 1 else layer.second, layer.rows)
 
@@ -508,16 +525,6 @@ cdef class Engine:
             self.ledger.waited += waited
             self.book(desk, WAIT)
 
-    cdef void gather_targets(self, const Desk *desk, Py_ssize_t lo, Py_ssize_t hi,
-                             const long long *chunk) noexcept nogil:
-        """The targets and weights of rows lo to hi of the chunk."""
-        cdef const Layer *last = &desk.layers[self.net.n_layers - 1]
-        cdef Py_ssize_t s
-        self.data.gather_targets(chunk + lo, hi - lo, desk.target + lo * last.stride, last.stride)
-        if self.data.weights != NULL:
-            for s in range(lo, hi):
-                desk.weights[s] = self.data.weights[chunk[s]]
-
     cdef void gather(self, Desk *desk, Py_ssize_t count, const long long *chunk) noexcept nogil:
         """All rows of the chunk into the desk's input, or together into the one they share."""
         cdef Py_ssize_t lo = 0, hi = count, stride = self.net.input_stride
@@ -532,9 +539,6 @@ cdef class Engine:
         if together:
             self.book(desk, GATHER)
             self.wait(desk, desk.rank, desk.team)
-        if packs(&desk.layers[0], count):
-            pack_slivers(&desk.layers[0], 0, desk.layers[0].rows, desk.rank, desk.team, count,
-                         desk.input, stride, self.net.capacity)
 
     cdef void forward(self, Desk *desk, Py_ssize_t lo, Py_ssize_t hi, bint training,
                       const long long *chunk, Py_ssize_t first_row) noexcept nogil:
@@ -546,8 +550,8 @@ cdef class Engine:
         cdef Layer *layer
         first_layer(net, desk, self.data, lo, hi, chunk)
         for l in range(1, net.n_layers):
-            activate_own(net, desk, l - 1, lo, hi, training, first_row)
             layer = &desk.layers[l]
+            activate_units(net, desk, l - 1, (layer - 1).own, lo, hi, training, first_row)
             if desk.team == 1:
                 product_of_parts(desk, layer - 1, layer, hi - lo,
                                  (layer - 1).h + lo * (layer - 1).stride,
@@ -600,8 +604,10 @@ cdef class Engine:
                 weight += self.data.weights[self.order[s]]
         factor = 1 / weight if weight > 0 else 0
         u = self.update_of(desk, rate, factor)
-        if self.sliced:
+        if self.sharing == BY_SLICES:
             taken = self.sliced_step(desk, rank, team, first, count, weight, factor, &u)
+        elif self.sharing == BY_TASKS:
+            taken = self.tasks_step(desk, first, count, weight, factor, &u)
         else:
             taken = self.column_step(desk, first, count, weight, factor, &u)
         if taken == DONE:
@@ -636,7 +642,7 @@ cdef class Engine:
                 lo = n * desk.rank // desk.team
                 hi = n * (desk.rank + 1) // desk.team
             self.gather(desk, n, chunk)
-            self.gather_targets(desk, lo, hi, chunk)
+            gather_targets(self.data, desk, last, lo, hi, chunk)
             self.book(desk, GATHER)
             self.forward(desk, 0, n, True, chunk, at - first)
             if c == 0:
@@ -650,9 +656,6 @@ cdef class Engine:
                            last.vectors)
             self.book(desk, FORWARD)
             compare(net, desk, weighted, lo, hi, factor)
-            if last.d_panels != NULL:
-                pack(lo, hi, last.n_out, 0, parts_of(last.vectors, NV).number, last.d, last.stride,
-                     last.d_panels, net.capacity)
             self.book(desk, COST)
             if desk.team > 1 and not net.alone:
                 self.wait(desk, desk.rank, desk.team)
@@ -663,7 +666,7 @@ cdef class Engine:
             self.book(desk, COST)
             for l in range(net.n_layers - 1, -1, -1):
                 if l > 0:
-                    backward(net, desk, l, 0, n, at - first)
+                    backward(net, desk, l, desk.layers[l - 1].own, 0, n, at - first, -1)
                     if l > 1 and desk.team > 1:
                         arrive(&self.places[desk.rank])
                     self.book(desk, BACKWARD)
@@ -678,6 +681,65 @@ cdef class Engine:
                 memcpy(desk.input, desk.following, (net.n_x + 1) * sizeof(real))
             desk.turn ^= 1
             at += n
+        return DONE
+
+    cdef void begin_phase(self, const Desk *desk, Stage *stage, int phase,
+                          Py_ssize_t l) noexcept nogil:
+        """Offer the tasks of a phase, and wait until all have finished the one before."""
+        stage.phase, stage.l = phase, l
+        offer(&self.places[desk.rank],
+              tasks_of(&self.net, desk.layers, stage, desk.rank, desk.team))
+        self.wait(desk, desk.rank, desk.team)
+
+    cdef void finish_phase(self, const Desk *desk, const Stage *stage) noexcept nogil:
+        """Own tasks, then what others have left."""
+        cdef Py_ssize_t other, owner
+        cdef long long task
+        for other in range(desk.team):
+            owner = (desk.rank + other) % desk.team
+            task = claim(self.places, <int>owner, <int>desk.rank)
+            while task >= 0:
+                do_task(&self.net, desk, self.data, stage, owner, desk.team, task)
+                task = claim(self.places, <int>owner, <int>desk.rank)
+        self.book(desk, stage.phase)
+
+    cdef void perform(self, const Desk *desk, Stage *stage, int phase, Py_ssize_t l) noexcept nogil:
+        self.begin_phase(desk, stage, phase, l)
+        self.finish_phase(desk, stage)
+
+    cdef int tasks_step(self, Desk *desk, Py_ssize_t first, Py_ssize_t count, double weight,
+                        double factor, const Update *u) noexcept nogil:
+        """One mini-batch, phase by phase."""
+        cdef Net *net = &self.net
+        cdef Parts chunks = parts_of(count, net.capacity)
+        cdef Py_ssize_t c, l, at = first
+        cdef int decision
+        cdef Stage stage
+        stage.update, stage.factor, stage.weighted = u[0], factor, self.data.weights != NULL
+        stage.penalties = self.penalties_of(desk, 0)
+        for c in range(chunks.number):
+            stage.rows = chunks.size + (c < chunks.larger)
+            stage.chunk, stage.first_row = self.order + at, at - first
+            stage.first, stage.last = c == 0, c == chunks.number - 1
+            self.begin_phase(desk, &stage, GATHER, 0)
+            if c == 0:
+                decision = self.decided(desk, desk.team)
+                if decision != DONE:  # nobody has a task in hand yet
+                    return decision
+                if desk.rank == 0:
+                    self.add_penalties(desk)
+            self.finish_phase(desk, &stage)
+            for l in range(net.n_layers):
+                self.perform(desk, &stage, FORWARD, l)
+            self.perform(desk, &stage, COST, 0)
+            for l in range(net.n_layers - 1, 0, -1):
+                self.perform(desk, &stage, BACKWARD, l)
+            self.perform(desk, &stage, UPDATE, 0)
+            if desk.rank == 0:
+                self.ledger.cost_sum += add_costs(0, desk, stage.weighted, 0, stage.rows)
+                if stage.last:
+                    self.finish_step(desk, weight, u.penalised)
+            at += stage.rows
         return DONE
 
     cdef void look_ahead(self, Desk *desk, Py_ssize_t at) noexcept nogil:
@@ -697,6 +759,7 @@ cdef class Engine:
         cdef int decision
         cdef Parts chunks
         cdef Layer *layer
+        cdef const Layer *last = &desk.layers[net.n_layers - 1]
         cdef bint weighted = self.data.weights != NULL
         for q in range(slices * rank // team, slices * (rank + 1) // team):
             at = first + count * q // slices
@@ -707,7 +770,7 @@ cdef class Engine:
                 n = chunks.size + (c < chunks.larger)
                 self.data.gather(self.order + at - lo, lo, n, desk.input + lo * net.input_stride,
                                  net.input_stride)
-                self.gather_targets(desk, lo, lo + n, self.order + at - lo)
+                gather_targets(self.data, desk, last, lo, lo + n, self.order + at - lo)
                 self.book(desk, GATHER)
                 self.forward(desk, lo, lo + n, True, self.order + at - lo, at - first - lo)
                 self.book(desk, FORWARD)
@@ -716,11 +779,11 @@ cdef class Engine:
                     self.slice_costs[(turn + q) * 8], desk, weighted, lo, lo + n)
                 self.book(desk, COST)
                 for l in range(net.n_layers - 1, 0, -1):
-                    backward(net, desk, l, lo, lo + n, at - first - lo)
+                    backward(net, desk, l, desk.layers[l - 1].own, lo, lo + n, at - first - lo, -1)
                 self.book(desk, BACKWARD)
                 for l in range(net.n_layers):
                     layer = &desk.layers[l]
-                    gradient_tiles(net, layer, 0, layer.rows, 0, parts_of(layer.vectors, NV).number,
+                    gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors),
                                    lo, n, desk.input if l == 0 else (layer - 1).h,
                                    net.input_stride if l == 0 else (layer - 1).stride,
                                    layer.gradient + (turn + q) * layer.size, c == 0, False, u, NULL)
@@ -740,7 +803,7 @@ cdef class Engine:
                 layer = &desk.layers[l]
                 add_slices(desk, layer, layer.gradient + turn * layer.size, slices, u,
                            self.penalties_of(desk, l))
-                renew_transposed(net, layer, 0, layer.rows)
+                renew_transposed(net, layer, 0, layer.rows, 0, panels_of(layer.vectors))
         desk.turn ^= 1
         self.book(desk, UPDATE)
         return DONE
@@ -767,7 +830,8 @@ cdef class Engine:
         elif self.ledger.n_steps % self.signal_period == 0 and self.signalled():
             self.ending = INTERRUPT
             self.stop_at = desk.step + 1
-        elif (self.ledger.waited > PATIENCE and self.disband_at == NEVER
+        elif (self.ledger.waited > PATIENCE / (1 << min(self.disbandings, 3))
+              and self.disband_at == NEVER
               and self.ledger.waited > WAITED_PART * (seconds_now() - self.ledger.began)):
             self.disband_at = desk.step + 1  # once and for all: others may read it much later
 
@@ -855,6 +919,7 @@ cdef class Engine:
         cdef double total
         cdef bint weighted = self.data.weights != NULL
         cdef const long long *chunk
+        cdef const Layer *last = &desk.layers[self.net.n_layers - 1]
         while at < self.count:
             n = min(self.net.capacity, self.count - at)
             lo = n * rank // team
@@ -863,7 +928,7 @@ cdef class Engine:
             if not self.net.sparse:
                 self.data.gather(chunk, lo, hi - lo, desk.input + lo * self.net.input_stride,
                                  self.net.input_stride)
-            self.gather_targets(desk, lo, hi, chunk)
+            gather_targets(self.data, desk, last, lo, hi, chunk)
             self.forward(desk, lo, hi, False, chunk, 0)
             compare(&self.net, desk, weighted, lo, hi, 0)
             self.wait(desk, rank, team)
@@ -887,7 +952,7 @@ cdef class Engine:
         """One thread's part of a call; a team smaller than was asked for is as good."""
         cdef unsigned long long mode = flush_subnormals()
         cdef Desk *desk = &self.desks[rank]
-        if training and not self.sliced:
+        if training and self.sharing != BY_SLICES:
             self.take_place(desk, rank, team)
         else:
             self.take_place(desk, 0, 1)
@@ -936,7 +1001,13 @@ cdef class Engine:
 
     cdef Py_ssize_t most_useful(self, Py_ssize_t team) noexcept nogil:
         """How many of a team have work in training."""
-        return min(team, self.slices if self.sliced else self.most_parts())
+        cdef Py_ssize_t l, tasks = 1
+        if self.sharing == BY_TASKS:
+            for l in range(self.net.n_layers):
+                tasks = max(tasks, panels_of(self.layers[l].vectors)
+                            * blocks_of(self.layers[l].rows, TASK_UNITS))
+            return min(team, tasks)
+        return min(team, self.slices if self.sharing == BY_SLICES else self.most_parts())
 
     cdef void remember(self, Py_ssize_t team, int before) noexcept nogil:
         """After a team that disbanded, some calls alone: twice as many as after the last such."""
@@ -1067,11 +1138,11 @@ cdef class Engine:
                         differentiate(last.activation, last.parameter, n, last.vectors,
                                       last.stride, last.z, last.a, last.d)
                     for l in range(net.n_layers - 1, 0, -1):
-                        backward(net, desk, l, 0, n, 0)
-                    product(n, vectors_of(net.n_x), 0, parts_of(vectors_of(net.n_x), NV).number,
+                        backward(net, desk, l, desk.layers[l - 1].own, 0, n, 0, -1)
+                    product(n, vectors_of(net.n_x), 0, panels_of(vectors_of(net.n_x)),
                             self.layers[0].n_out, self.layers[0].d, self.layers[0].stride, 1,
                             self.layers[0].transposed, 0, self.layers[0].n_out, 0, False, False,
-                            desk.input, net.input_stride)
+                            desk.input, net.input_stride, -1)
                     for s in range(n):
                         memcpy(jacobian + ((at + s) * last.n_out + k) * net.n_x,
                                desk.input + s * net.input_stride, net.n_x * sizeof(real))

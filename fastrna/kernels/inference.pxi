@@ -76,10 +76,10 @@ cdef class Predictor:
         for l in range(self.n_layers):
             layer = &self.layers[l]
             if a != NULL:
-                product(rows, layer.vectors, 0, parts_of(layer.vectors, NV).number, layer.n_in, a,
+                product(rows, layer.vectors, 0, panels_of(layer.vectors), layer.n_in, a,
                         stride, 1, self.flat + layer.offset if packed == NULL else packed,
                         layer.n_out if packed == NULL else 0, layer.rows, 0, True, False, z,
-                        self.widest)
+                        self.widest, -1)
             if packed != NULL:
                 packed += layer.size
             if layer.activation == SOFTMAX:
@@ -214,7 +214,7 @@ cdef class Predictor:
                 scratch += weights
                 for l in range(self.n_layers):
                     layer = &self.layers[l]
-                    pack(0, layer.rows, layer.n_out, 0, parts_of(layer.vectors, NV).number,
+                    pack(0, layer.rows, layer.n_out, 0, panels_of(layer.vectors),
                          self.flat + layer.offset, layer.n_out, packed, layer.rows)
                     packed += layer.size
                 packed -= weights

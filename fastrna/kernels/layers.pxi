@@ -110,31 +110,32 @@ cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
 
 cdef Py_ssize_t parts_of_units(Py_ssize_t width) noexcept nogil:
     """Parts of a layer's units: a power of two, by its width alone, each of whole panels."""
-    cdef Py_ssize_t panels = parts_of(vectors_of(width), NV).number, parts = 1
+    cdef Py_ssize_t panels = panels_of(vectors_of(width)), parts = 1
     while (2 * parts <= min(panels, MOST_PARTS)
            and width >= 2 * parts * (FEW_UNITS if parts == 1 else PART_UNITS)):
         parts *= 2
     return parts
 
 
-cdef Py_ssize_t vector_of_panel(Py_ssize_t vectors, Py_ssize_t panel) noexcept nogil:
-    """The first column vector of a panel."""
-    cdef Parts panels = parts_of(vectors, NV)
-    return panel * panels.size + min(panel, panels.larger)
+cdef Share share_of_panels(const Layer *layer, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """The units of panels first to last."""
+    cdef Share share
+    share.first_part = share.last_part = 0
+    share.first_panel, share.last_panel = first, last
+    share.first_vector = vector_of_panel(layer.vectors, first)
+    share.last_vector = vector_of_panel(layer.vectors, last)
+    share.first_unit = min(share.first_vector * LANES, layer.n_out)
+    share.last_unit = min(share.last_vector * LANES, layer.n_out)
+    share.last = last == panels_of(layer.vectors) and first < last
+    return share
 
 
 cdef Share share_of_parts(const Layer *layer, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """The units of parts first to last."""
-    cdef Share share
-    cdef Py_ssize_t panels = parts_of(layer.vectors, NV).number
+    cdef Py_ssize_t panels = panels_of(layer.vectors)
+    cdef Share share = share_of_panels(layer, panels * first // layer.parts,
+                                       panels * last // layer.parts)
     share.first_part, share.last_part = first, last
-    share.first_panel = panels * first // layer.parts
-    share.last_panel = panels * last // layer.parts
-    share.first_vector = vector_of_panel(layer.vectors, share.first_panel)
-    share.last_vector = vector_of_panel(layer.vectors, share.last_panel)
-    share.first_unit = min(share.first_vector * LANES, layer.n_out)
-    share.last_unit = min(share.last_vector * LANES, layer.n_out)
-    share.last = last == layer.parts and first < last
     return share
 
 
@@ -168,6 +169,18 @@ cdef vec sum_of_shares(const real *share, Py_ssize_t size, Py_ssize_t parts,
             + sum_of_shares(share + half * size, size, parts // 2, team - half))
 
 
+# -- targets --------------------------------------------------------------------------------------
+
+cdef void gather_targets(Data data, const Desk *desk, const Layer *last, Py_ssize_t lo,
+                         Py_ssize_t hi, const long long *chunk) noexcept nogil:
+    """The targets and weights of rows lo to hi of the chunk."""
+    cdef Py_ssize_t s
+    data.gather_targets(chunk + lo, hi - lo, desk.target + lo * last.stride, last.stride)
+    if data.weights != NULL:
+        for s in range(lo, hi):
+            desk.weights[s] = data.weights[chunk[s]]
+
+
 # -- forward --------------------------------------------------------------------------------------
 
 cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first, Py_ssize_t last,
@@ -186,7 +199,7 @@ cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first,
         product(rows, layer.vectors, first_panel, last_panel, part.last_unit - part.first_unit,
                 a + part.first_unit, below.stride, 1, layer.weights, 0, layer.rows,
                 part.first_unit, part.last, more,
-                c - vector_of_panel(layer.vectors, first_panel) * LANES, c_row)
+                c - vector_of_panel(layer.vectors, first_panel) * LANES, c_row, -1)
         return
     sum_of_parts(below, layer, first, middle, rows, first_panel, last_panel, a, False, c, c_row,
                  spare)
@@ -239,27 +252,28 @@ cdef void add_shares(const Desk *desk, const Layer *below, const Layer *layer, c
                   sum_of_shares(sums + s * layer.stride + j, size, below.parts, desk.team))
 
 
-cdef void activate_own(const Net *net, const Desk *desk, Py_ssize_t l, Py_ssize_t lo,
-                       Py_ssize_t hi, bint training, Py_ssize_t first_row) noexcept nogil:
+cdef void activate_units(const Net *net, const Desk *desk, Py_ssize_t l, Share own,
+                         Py_ssize_t lo, Py_ssize_t hi, bint training,
+                         Py_ssize_t first_row) noexcept nogil:
     """A_l = g_l(Z_l) of a hidden layer, own columns of rows lo to hi, and dropout.
 
     first_row is the place of the chunk's row 0 in the mini-batch, which seeds dropout.
     """
     cdef const Layer *layer = &desk.layers[l]
-    cdef Py_ssize_t at = lo * layer.stride + layer.own.first_unit, s
-    cdef Py_ssize_t width = layer.own.last_unit - layer.own.first_unit
+    cdef Py_ssize_t at = lo * layer.stride + own.first_unit, s
+    cdef Py_ssize_t width = own.last_unit - own.first_unit
     activate(layer.activation, layer.parameter, hi - lo,
-             layer.own.last_vector - layer.own.first_vector, layer.stride, layer.z + at,
+             own.last_vector - own.first_vector, layer.stride, layer.z + at,
              layer.a + at)
     for s in range(lo, hi):
         if training and layer.h != layer.a:
-            drop_row(layer.own.first_unit, width,
+            drop_row(own.first_unit, width,
                      dropout_base(net.dropout_seed, desk.step, l, first_row + s),
                      net.dropout_threshold, <real>(1 / (1 - net.dropout)),
                      layer.a + at, layer.h + at)
         elif layer.h != layer.a:
             memcpy(layer.h + at, layer.a + at, width * sizeof(real))
-        if layer.own.last:
+        if own.last:
             layer.h[s * layer.stride + layer.n_out] = 1
         at += layer.stride
 
@@ -290,16 +304,24 @@ cdef void sparse_forward(const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t 
             v += nv
 
 
+cdef void whole_product(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py_ssize_t lo,
+                        Py_ssize_t hi, Py_ssize_t after) noexcept nogil:
+    """Z_l = A_{l-1} W_l + b_l, own columns of rows lo to hi, each sum in one chain."""
+    cdef const Layer *layer = &desk.layers[l]
+    cdef const real *a = desk.input if l == 0 else (layer - 1).h
+    cdef Py_ssize_t a_row = net.input_stride if l == 0 else (layer - 1).stride
+    product(hi - lo, layer.vectors, own.first_panel, own.last_panel, layer.n_in, a + lo * a_row,
+            a_row, 1, layer.weights, 0, layer.rows, 0, True, False, layer.z + lo * layer.stride,
+            layer.stride, after)
+
+
 cdef void first_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t hi,
                       const long long *chunk) noexcept nogil:
     """Z_1 = X W_1 + b_1, own columns of rows lo to hi of the chunk."""
-    cdef const Layer *layer = &desk.layers[0]
     if net.sparse:
         sparse_forward(desk, data, lo, hi, chunk)
     elif not desk.ahead:
-        product(hi - lo, layer.vectors, layer.own.first_panel, layer.own.last_panel, layer.n_in,
-                desk.input + lo * net.input_stride, net.input_stride, 1, layer.weights, 0,
-                layer.rows, 0, True, False, layer.z + lo * layer.stride, layer.stride)
+        whole_product(net, desk, 0, desk.layers[0].own, lo, hi, -1)
 
 
 cdef void compare(const Net *net, const Desk *desk, bint weighted, Py_ssize_t lo, Py_ssize_t hi,
@@ -329,36 +351,38 @@ cdef double add_costs(double total, const Desk *desk, bint weighted, Py_ssize_t 
 # -- backward -------------------------------------------------------------------------------------
 
 cdef void times_transposed(const Net *net, const Layer *layer, Share own, Py_ssize_t rows,
-                           const real *d, real *c, Py_ssize_t c_row) noexcept nogil:
+                           const real *d, real *c, Py_ssize_t c_row,
+                           Py_ssize_t after) noexcept nogil:
     """dZ W^T of one layer into the own columns of c (rows, n_in)."""
     if net.transposing:
         product(rows, vectors_of(layer.n_in), own.first_panel, own.last_panel, layer.n_out, d,
-                layer.stride, 1, layer.transposed, 0, layer.n_out, 0, False, False, c, c_row)
+                layer.stride, 1, layer.transposed, 0, layer.n_out, 0, False, False, c, c_row,
+                after)
     else:
         dot_rows(rows, own.first_unit, own.last_unit, layer.vectors, layer.rows, d, layer.stride,
                  layer.weights, c, c_row)
 
 
-cdef void backward(const Net *net, const Desk *desk, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi,
-                   Py_ssize_t first_row) noexcept nogil:
+cdef void backward(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py_ssize_t lo,
+                   Py_ssize_t hi, Py_ssize_t first_row, Py_ssize_t after) noexcept nogil:
     """dZ_{l-1} = (dZ_l W_l^T) g'(Z_{l-1}), own columns of rows lo to hi."""
     cdef const Layer *layer = &desk.layers[l]
     cdef const Layer *below = &desk.layers[l - 1]
-    cdef Py_ssize_t at = lo * below.stride + below.own.first_unit, s
-    times_transposed(net, layer, below.own, hi - lo, layer.d + lo * layer.stride,
-                     below.d + lo * below.stride, below.stride)
+    cdef Py_ssize_t at = lo * below.stride + own.first_unit, s
+    times_transposed(net, layer, own, hi - lo, layer.d + lo * layer.stride,
+                     below.d + lo * below.stride, below.stride, after)
     if below.h != below.a:
         for s in range(lo, hi):
-            drop_row(below.own.first_unit, below.own.last_unit - below.own.first_unit,
+            drop_row(own.first_unit, own.last_unit - own.first_unit,
                      dropout_base(net.dropout_seed, desk.step, l - 1, first_row + s),
                      net.dropout_threshold, <real>(1 / (1 - net.dropout)),
                      below.d + at + (s - lo) * below.stride,
                      below.d + at + (s - lo) * below.stride)
     differentiate(below.activation, below.parameter, hi - lo,
-                  below.own.last_vector - below.own.first_vector, below.stride, below.z + at,
+                  own.last_vector - own.first_vector, below.stride, below.z + at,
                   below.a + at, below.d + at)
     if below.d_panels != NULL:
-        pack(lo, hi, below.n_out, below.own.first_panel, below.own.last_panel, below.d,
+        pack(lo, hi, below.n_out, own.first_panel, own.last_panel, below.d,
              below.stride, below.d_panels, net.capacity)
 
 
@@ -387,12 +411,13 @@ cdef void update_rows(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize
            layer.velocity + i, layer.second + i, gradient + i, penalty, more, ahead, z)
 
 
-cdef void renew_transposed(const Net *net, const Layer *layer, Py_ssize_t lo,
-                           Py_ssize_t hi) noexcept nogil:
-    """W^T of one layer after the update of rows lo to hi of W."""
+cdef void renew_transposed(const Net *net, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
+                           Py_ssize_t first_panel, Py_ssize_t last_panel) noexcept nogil:
+    """W^T of one layer after the update of rows lo to hi of some panels of W."""
     if layer.transposed != NULL and net.transposing and net.optimizer != NO_UPDATE:
-        transpose_rows(lo, min(hi, layer.n_in), layer.n_in, layer.n_out, layer.rows,
-                       layer.weights, layer.transposed)
+        transpose_rows(lo, min(hi, layer.n_in), vector_of_panel(layer.vectors, first_panel),
+                       vector_of_panel(layer.vectors, last_panel), layer.n_in, layer.n_out,
+                       layer.rows, layer.weights, layer.transposed)
 
 
 cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first_panel,
@@ -409,16 +434,15 @@ cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssiz
         v += nv
 
 
-cdef void pack_slivers(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t rank,
-                       Py_ssize_t team, Py_ssize_t count, const real *a, Py_ssize_t a_depth,
-                       Py_ssize_t capacity) noexcept nogil:
-    """The columns lo to hi of A as the tiles of A^T dZ read them; a thread's share of the tiles."""
+cdef void pack_slivers(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t count,
+                       const real *a, Py_ssize_t a_depth, Py_ssize_t capacity) noexcept nogil:
+    """The columns lo to hi of A as the tiles of A^T dZ read them."""
     cdef Parts tiles = parts_of(hi - lo, MR)
-    cdef Py_ssize_t t, mr, i
-    for t in range(tiles.number * rank // team, tiles.number * (rank + 1) // team):
+    cdef Py_ssize_t t, mr, i = lo
+    for t in range(tiles.number):
         mr = tiles.size + (t < tiles.larger)
-        i = lo + t * tiles.size + min(t, tiles.larger)
         pack_sliver(<int>mr, count, a + i, a_depth, layer.slivers + i * capacity)
+        i += mr
 
 
 cdef inline bint packs(const Layer *layer, Py_ssize_t count) noexcept nogil:
@@ -524,7 +548,7 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
     cdef const Layer *below
     cdef Py_ssize_t lo = 0, hi = layer.rows, q, first_panel = layer.own.first_panel
     cdef Py_ssize_t last_panel = layer.own.last_panel, a_depth = net.input_stride
-    cdef Py_ssize_t first_part = 0, last_part = 1, panels = parts_of(layer.vectors, NV).number
+    cdef Py_ssize_t first_part = 0, last_part = 1, panels = panels_of(layer.vectors)
     cdef const real *a = desk.input
     cdef const real *following = desk.following if l == 0 and desk.ahead else NULL
     cdef Share part
@@ -544,12 +568,10 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
             outer_update(layer, lo, hi, first_panel, last_panel, a, following, u,
                          penalties + q * panels * LANES)
         else:
-            if l > 0 and packs(layer, count):
-                pack_slivers(layer, lo, hi, 0, 1, count, a, a_depth, net.capacity)
             gradient_tiles(net, layer, lo, hi, first_panel, last_panel, 0, count, a, a_depth,
                            layer.gradient, first, last, u, penalties + q * panels * LANES)
         if last and l > 0:
-            renew_transposed(net, layer, lo, hi)
+            renew_transposed(net, layer, lo, hi, 0, panels)
 
 
 cdef void add_slices(const Desk *desk, const Layer *layer, real *gradients, Py_ssize_t slices,

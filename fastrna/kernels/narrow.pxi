@@ -233,9 +233,9 @@ cdef class NarrowGradient:
                 a = self.input
                 for l in range(self.n_layers):
                     layer = &self.layers[l]
-                    product(layer.n_out, vectors, 0, parts_of(vectors, NV).number, layer.n_in + 1,
+                    product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1,
                             flat + layer.offset, 1, layer.n_out, a, self.stride, layer.n_in + 1, 0,
-                            False, False, layer.z, self.stride)
+                            False, False, layer.z, self.stride, -1)
                     activate(layer.activation, layer.parameter, layer.n_out, vectors, self.stride,
                              layer.z, layer.a)
                     a = layer.a
@@ -245,9 +245,9 @@ cdef class NarrowGradient:
                     self.add_gradient(layer, self.layers[l - 1].a if l > 0 else self.input,
                                       vectors, first > 0, out)
                     if l > 0:
-                        product(layer.n_in, vectors, 0, parts_of(vectors, NV).number, layer.n_out,
+                        product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out,
                                 flat + layer.offset, layer.n_out, 1, layer.d, self.stride,
-                                layer.n_out, 0, False, False, self.layers[l - 1].d, self.stride)
+                                layer.n_out, 0, False, False, self.layers[l - 1].d, self.stride, -1)
                         differentiate(self.layers[l - 1].activation, self.layers[l - 1].parameter,
                                       layer.n_in, vectors, self.stride, self.layers[l - 1].z,
                                       self.layers[l - 1].a, self.layers[l - 1].d)

@@ -167,6 +167,16 @@ cdef inline Py_ssize_t vectors_of(Py_ssize_t width) noexcept nogil:
     return (width + LANES - 1) // LANES
 
 
+cdef inline Py_ssize_t panels_of(Py_ssize_t vectors) noexcept nogil:
+    return parts_of(vectors, NV).number
+
+
+cdef inline Py_ssize_t vector_of_panel(Py_ssize_t vectors, Py_ssize_t panel) noexcept nogil:
+    """The first column vector of a panel."""
+    cdef Parts panels = parts_of(vectors, NV)
+    return panel * panels.size + min(panel, panels.larger)
+
+
 cdef extern from *:
     """
     static const number ZEROS[NV * LANES] = {0};
@@ -188,28 +198,34 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   bint biased,           # whether the sums start from the last row of b, or from 0
                   bint more,             # whether c is added to
                   real *c,               # OUT (rows, vectors), those panels; rows c_row apart
-                  Py_ssize_t c_row) noexcept nogil:
+                  Py_ssize_t c_row,
+                  Py_ssize_t after       # the panel that is wanted after the last, or -1
+                  ) noexcept nogil:
     """C = A B, or A B + bias, or C + that.
 
     A matrix that does not stay in L2 is fetched there a panel ahead.
     """
     cdef Parts panels = parts_of(vectors, NV), tiles = parts_of(rows, MR)
-    cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, count, b_depth, start_row
+    cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, count, b_depth, start_row, following
     cdef const real *panel
     cdef const real *start
     cdef Ahead ahead = nothing_ahead()
     cdef bint far = b_row == 0 and b_rows * vectors * VECTOR_BYTES > FAR_BYTES
     while k < depth or k == 0:
         deep = min(depth - k, DEPTH_BLOCK)
-        v = first_panel * panels.size + min(first_panel, panels.larger)
+        v = vector_of_panel(vectors, first_panel)
         for p in range(first_panel, last_panel):
             nv = panels.size + (p < panels.larger)
             b_depth = nv * LANES if b_row == 0 else b_row
             panel = b + v * LANES * (b_rows if b_row == 0 else 1)
-            if far:
-                ahead.fetch = TO_READ if p + 1 < last_panel else NOTHING
-                ahead.one = <const char *>(panel + (b_rows + b_first + k) * b_depth)
+            following = p + 1 if p + 1 < last_panel else after
+            if far and following >= 0:
+                ahead.fetch = TO_READ
+                ahead.one = <const char *>(b + vector_of_panel(vectors, following) * LANES * b_rows
+                                           + (b_first + k) * b_depth)
                 ahead.step = b_depth * sizeof(real) // tiles.number
+            else:
+                ahead.fetch = NOTHING
             i = 0
             for t in range(2):  # first the tiles of a row more
                 mr = tiles.size + 1 - t
@@ -242,7 +258,7 @@ cdef void pack(Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
     cdef Parts panels = parts_of(vectors_of(width), NV)
     cdef const real *source
     cdef real *row
-    v = first_panel * panels.size + min(first_panel, panels.larger)
+    v = vector_of_panel(vectors_of(width), first_panel)
     for p in range(first_panel, last_panel):
         nv = panels.size + (p < panels.larger)
         row = packed + v * LANES * packed_rows + first * nv * LANES
@@ -333,12 +349,14 @@ cdef inline void transpose_block(const real *source, Py_ssize_t source_row, Py_s
             store(target + i * target_row, rows[i])
 
 
-cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_in, Py_ssize_t n_out,
+cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vector,
+                         Py_ssize_t last_vector, Py_ssize_t n_in, Py_ssize_t n_out,
                          Py_ssize_t packed_rows,
                          const real *packed,   # IN  (packed_rows, n_out) in panels
                          real *transposed      # OUT (n_out, n_in) in panels: columns first to last
                          ) noexcept nogil:
-    """W^T for rows first <= i < last of W: whole squares by vectors, edges by numbers.
+    """W^T for rows first <= i < last of W and some vectors of its columns: whole squares by
+    vectors, edges by numbers.
 
     Threads that own neighbouring rows write neighbouring lanes, hence numbers at the edges.
     """
@@ -349,7 +367,7 @@ cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_in, Py_
         i0 = max(first, u * LANES)
         i1 = min(last, (u + 1) * LANES)
         target = panel_at(in_vectors, n_out, u)
-        for v in range(out_vectors):
+        for v in range(first_vector, last_vector):
             source = panel_at(out_vectors, packed_rows, v)
             columns = min(LANES, n_out - v * LANES)
             if i1 - i0 == LANES:

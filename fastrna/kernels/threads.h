@@ -2,6 +2,7 @@
 #ifndef FASTRNA_THREADS_H
 #define FASTRNA_THREADS_H
 
+#include <stdint.h>
 #include <time.h>
 #if defined(_OPENMP)
 #include <omp.h>
@@ -23,12 +24,22 @@ static double seconds_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Where one thread of a team says how many times it has arrived: lines of its own, since a line
- * that two threads write passes between their cores twice as often. All zero to begin with. */
+/* Where one thread of a team says how many times it has arrived, and what tasks it has left: lines of
+ * its own, since a line that two threads write passes between their cores twice as often. All zero to
+ * begin with. */
 typedef struct {
     int arrivals;
-    char rest[124];
+    int turn;           /* which of `left` is of the phase that begins or is under way */
+    uint64_t left[2];   /* number of the next task, and above it, shifted by 32, of the first that is
+                         * no longer there; of the phase before, in turn, others may still read */
+    char rest[104];
 } place;
+
+/* This thread's tasks of the phase that begins with the next meeting: 0 to n. */
+static void offer(place *own, int64_t n) {
+    own->turn ^= 1;
+    own->left[own->turn] = (uint64_t)n << 32;
+}
 
 #if defined(_OPENMP) && defined(__GNUC__) && !defined(_WIN32)
 #include <sched.h>
@@ -62,7 +73,29 @@ static double await_team(const place *team, int size, int rank) {
     }
     return since == 0 ? 0 : seconds_now() - since;
 }
-#elif defined(_OPENMP)
+/* A task of one thread of the team for another: the first that is left of the thread's own, the last
+ * of any other's; -1 where there is none. What a task reads and writes the meetings set in order. */
+static int64_t claim(place *team, int owner, int rank) {
+    uint64_t *left = &team[owner].left[team[rank].turn];
+    uint64_t seen = __atomic_load_n(left, __ATOMIC_RELAXED);
+    for (;;) {
+        uint64_t next = (uint32_t)seen, end = seen >> 32;
+        if (next >= end) return -1;
+        if (__atomic_compare_exchange_n(left, &seen, owner == rank ? seen + 1 : seen - (1ULL << 32),
+                                        1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return (int64_t)(owner == rank ? next : end - 1);
+    }
+}
+#else
+/* Without atomic operations everyone does what is its own. */
+static int64_t claim(place *team, int owner, int rank) {
+    uint64_t *left = &team[owner].left[team[rank].turn];
+    uint64_t next = (uint32_t)*left;
+    if (owner != rank || next >= *left >> 32) return -1;
+    *left += 1;
+    return (int64_t)next;
+}
+#if defined(_OPENMP)
 static void arrive(place *own) { (void)own; }
 static double await_team(const place *team, int size, int rank) {
     (void)team, (void)size, (void)rank;
@@ -75,6 +108,7 @@ static double await_team(const place *team, int size, int rank) {
     (void)team, (void)size, (void)rank;
     return 0;
 }
+#endif
 #endif
 
 #endif
