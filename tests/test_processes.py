@@ -214,7 +214,9 @@ def test_a_team_on_busy_processors_gives_the_same_bits():
         fastrna.train(net, X, y, epochs=40, batch_size=1, **options)
         sliced = fastrna.Network([8, 64, 64, 1], hidden="tanh", seed=0)
         fastrna.train(sliced, *deep, epochs=300, batch_size=128, **options)
-        return np.concatenate([net.parameters, sliced.parameters])
+        wide = fastrna.Network([64, 400, 300, 10], output="softmax", seed=0)
+        fastrna.train(wide, X, y, epochs=40, batch_size=100, **options)
+        return np.concatenate([net.parameters, sliced.parameters, wide.parameters])
 
     alone = parameters(1)
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count() or 1)]

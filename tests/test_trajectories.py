@@ -32,13 +32,13 @@ def flat(net):
     return np.concatenate([p.ravel() for pair in pairs for p in pair])
 
 
-def assert_same_training(net, X, y, **options):
+def assert_same_training(net, X, y, n_threads=None, **options):
     """Train both; the costs of the epochs and all parameters have to agree."""
     twin, start = twin_of(net), net.parameters.copy()
     w = options.get("sample_weight")
     wide = options | ({} if w is None else {"sample_weight": w.astype(float)})
     expected = reference.train(twin, X.astype(float), np.asarray(y), **wide)
-    history = fastrna.train(net, X, y, **options)
+    history = fastrna.train(net, X, y, n_threads=n_threads, **options)
     tolerance = TRAJECTORY[str(net.dtype)]
     np.testing.assert_allclose(history.cost, expected, rtol=tolerance, atol=tolerance)
     limit = tolerance * max(1, np.abs(flat(twin)).max())
@@ -148,6 +148,22 @@ def test_widths_and_depths(dtype, rng, sizes, batch_size):
     X, y = data(rng, "identity", 20, sizes[0], sizes[-1], dtype)
     options = {"batch_size": batch_size, "epochs": 2, "seed": 3}
     assert_same_training(net, X, y, optimizer=fastrna.SGD(0.005, momentum=0.5), **options)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize(("m", "batch_size"), [(230, 100), (1100, 600)])
+@pytest.mark.parametrize("optimizer", [o for o in OPTIMIZERS if o != fastrna.Adam(0.01)], ids=str)
+def test_wide_layers(dtype, rng, optimizer, m, batch_size, n_threads):
+    """Enough arithmetic in a mini-batch for phases in tasks; the last mini-batch is a short one.
+
+    Not with Adam's tiny default epsilon, which makes a whole step of a gradient that is a few
+    roundings: among this many weights there are some.
+    """
+    net = fastrna.Network([210, 300, 220, 5], "tanh", output="softmax", dtype=dtype, seed=1)
+    X, y = data(rng, "softmax", m, 210, 5, dtype)
+    options = {"sample_weight": rng.uniform(0.2, 3, m), "dropout": 0.1, "l1": 1e-3, "l2": 0.01}
+    options |= {"batch_size": batch_size, "epochs": 2, "seed": 5, "n_threads": n_threads}
+    assert_same_training(net, X, y, optimizer=optimizer, **options)
 
 
 def test_different_activations_in_every_layer(dtype, rng):
