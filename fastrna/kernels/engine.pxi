@@ -214,6 +214,7 @@ cdef class Engine:
             layer.offset = offset
             layer.size = layer.rows * layer.vectors * LANES
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
+            layer.slight = layer.n_out <= min(LANES // 4, SLIGHT_UNITS)
             layer.parts = parts_of_units(layer.n_out) if l < net.n_layers - 1 else 1
             offset += layer.rows * layer.n_out
         self.n_parameters = offset
@@ -947,6 +948,7 @@ cdef class Engine:
         desk.rank, desk.team, desk.ahead = rank, team, False
         for l in range(self.net.n_layers):
             desk.layers[l].own = share_of(&desk.layers[l], rank, team)
+            desk.layers[l].dotted = desk.layers[l].slight and l > 0 and self.net.transposing
 
     cdef void work(self, bint training, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
         """One thread's part of a call; a team smaller than was asked for is as good."""

@@ -26,6 +26,8 @@ cdef enum:
     FEW_UNITS = 16     # units in a part, at least; where there are more than two parts,
     PART_UNITS = 128
     JOIN_ROWS = 4 * MR  # rows of which the shares of several parts stay in L1
+    SLIGHT_UNITS = 4   # units, at most, of a layer that is computed across: it would fill a quarter of
+                       # a vector's lanes
     GROUP_TILES = 4    # tiles of dW that are updated together, up to this depth: a call for each
     GROUP_DEPTH = 96   # takes longer than the arithmetic of a short one
 
@@ -48,6 +50,8 @@ cdef struct Layer:
     Py_ssize_t first_penalty   # of the layer among all sums of penalties
     int activation
     real parameter
+    bint slight                # whether its units are so few that tiles would waste most lanes
+    bint dotted                # whether its sums are dot products, in the call under way
     Share own                  # what the thread at this desk has
     real *weights              # (rows, vectors) in panels
     real *velocity             # likewise; Adam's first moment
@@ -196,6 +200,11 @@ cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first,
     cdef Share part
     if last - first == 1:
         part = share_of_parts(below, first, last)
+        if layer.dotted:
+            dot_columns(rows, layer.n_out, below.vectors, part.first_panel, part.last_panel, a,
+                        below.stride, layer.transposed,
+                        layer.weights + layer.n_in * LANES if part.last else NULL, more, c, c_row)
+            return
         product(rows, layer.vectors, first_panel, last_panel, part.last_unit - part.first_unit,
                 a + part.first_unit, below.stride, 1, layer.weights, 0, layer.rows,
                 part.first_unit, part.last, more,
@@ -310,6 +319,11 @@ cdef void whole_product(const Net *net, const Desk *desk, Py_ssize_t l, Share ow
     cdef const Layer *layer = &desk.layers[l]
     cdef const real *a = desk.input if l == 0 else (layer - 1).h
     cdef Py_ssize_t a_row = net.input_stride if l == 0 else (layer - 1).stride
+    if layer.dotted:
+        dot_columns(hi - lo, layer.n_out, (layer - 1).vectors, 0, panels_of((layer - 1).vectors),
+                    a + lo * a_row, a_row, layer.transposed, layer.weights + layer.n_in * LANES,
+                    False, layer.z + lo * layer.stride, layer.stride)
+        return
     product(hi - lo, layer.vectors, own.first_panel, own.last_panel, layer.n_in, a + lo * a_row,
             a_row, 1, layer.weights, 0, layer.rows, 0, True, False, layer.z + lo * layer.stride,
             layer.stride, after)
@@ -450,6 +464,37 @@ cdef inline bint packs(const Layer *layer, Py_ssize_t count) noexcept nogil:
     return layer.slivers != NULL and count >= DEEP_ROWS
 
 
+cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t row,
+                          Py_ssize_t count, const real *a, Py_ssize_t a_depth, real *gradient,
+                          bint first, bint last, const Update *u, real *penalties) noexcept nogil:
+    """`gradient_tiles` of a layer of a few units: dW^T = dZ^T A, whose vectors are full."""
+    cdef vec across[SLIGHT_UNITS][NV]
+    cdef vec sums[NV * LANES]
+    cdef real *slope = <real *>sums
+    cdef real *so_far
+    cdef Py_ssize_t i, n, nv, r, o
+    for r in range(NV * LANES):
+        sums[r] = splat(0)
+    for i from lo <= i < hi by NV * LANES:
+        n = min(NV * LANES, hi - i)
+        nv = vectors_of(n)
+        tiles_of(<int>layer.n_out, <int>nv, nothing_ahead(), 1, count,
+                 layer.d + row * layer.stride, 1, layer.stride, a + row * a_depth + i, a_depth,
+                 &ZEROS[0], 0, False, <real *>across, nv * LANES)
+        for r in range(n):
+            for o in range(layer.n_out):
+                slope[r * LANES + o] = (<real *>across)[o * nv * LANES + r]
+        so_far = gradient + i * LANES
+        if not first:
+            for r in range(n):
+                store(slope + r * LANES, load(slope + r * LANES) + load(so_far + r * LANES))
+        if last:
+            update_rows(layer, i, i + n, 0, LANES, &UNIT[0], 0, slope, LANES, u, gradient,
+                        penalties, i > lo, NULL, NULL)
+        else:
+            memcpy(so_far, slope, n * LANES * sizeof(real))
+
+
 cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
                          Py_ssize_t first_panel, Py_ssize_t last_panel, Py_ssize_t row,
                          Py_ssize_t count, const real *a, Py_ssize_t a_depth, real *gradient,
@@ -469,6 +514,11 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
     cdef const real *d
     cdef bint packed = packs(layer, count)
     cdef Ahead ahead = nothing_ahead()
+    if layer.slight:
+        if first_panel < last_panel:
+            slight_gradient(layer, lo, hi, row, count, a, a_depth, gradient, first, last, u,
+                            penalties)
+        return
     ahead.fetch = TO_WRITE
     # Short tiles by the group, to be updated in one go; each deep one alone, still in L1.
     group = 1 if packed or count > GROUP_DEPTH else GROUP_TILES

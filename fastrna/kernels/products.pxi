@@ -380,6 +380,61 @@ cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vec
                             packed[source.offset + i * source.row + o])
 
 
+cdef inline vec dot(Py_ssize_t nv, const real *a, const real *b, vec so_far) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(nv):
+        so_far = so_far + load(a + j * LANES) * load(b + j * LANES)
+    return so_far
+
+
+cdef void dot_columns(Py_ssize_t rows, Py_ssize_t n_out, Py_ssize_t vectors,
+                      Py_ssize_t first_panel, Py_ssize_t last_panel,  # of the vectors of n_in
+                      const real *a,        # IN  (rows, vectors), rows a_row apart
+                      Py_ssize_t a_row,
+                      const real *across,   # IN  (n_out, vectors) W^T in panels, 0 past n_in
+                      const real *bias,     # IN  (n_out,), or NULL for none
+                      bint more,            # whether c is added to
+                      real *c,              # OUT (rows, one vector), rows c_row apart
+                      Py_ssize_t c_row) noexcept nogil:
+    """A W + b over some inputs for a layer of a few units, whose tiles would use a few lanes of a
+    vector: dot products, a vector's worth of rows at a time."""
+    cdef Parts panels = parts_of(vectors, NV)
+    cdef Py_ssize_t s = 0, n, o, p, nv, v, j, r
+    cdef vec dots[LANES]
+    cdef real sums[LANES]
+    cdef const real *w
+    cdef vec x
+    while s < rows:
+        n = LANES if rows - s >= LANES else 1
+        if not more:
+            for r in range(n):
+                store(c + r * c_row, splat(0))
+        for o in range(n_out):
+            for r in range(LANES):
+                dots[r] = splat(0)
+            v = vector_of_panel(vectors, first_panel)
+            for p in range(first_panel, last_panel):
+                nv = panels.size + (p < panels.larger)
+                w = across + (v * n_out + o * nv) * LANES
+                if n == LANES:
+                    for j in range(nv):
+                        x = load(w + j * LANES)
+                        for r in range(LANES):
+                            dots[r] = dots[r] + load(a + r * a_row + (v + j) * LANES) * x
+                else:
+                    dots[0] = dot(nv, a + v * LANES, w, dots[0])
+                v += nv
+            if n == LANES:
+                store(sums, sums_of(dots))
+            else:
+                sums[0] = sum_of(dots[0])
+            for r in range(n):
+                c[r * c_row + o] += sums[r] + (bias[o] if bias != NULL else 0)
+        s += n
+        a += n * a_row
+        c += n * c_row
+
+
 cdef void dot_rows(Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_t vectors,
                    Py_ssize_t packed_rows,
                    const real *d,        # IN  (rows, vectors) dZ, rows d_row apart, 0 past n_out
