@@ -667,7 +667,8 @@ cdef class Engine:
             self.book(desk, COST)
             for l in range(net.n_layers - 1, -1, -1):
                 if l > 0:
-                    backward(net, desk, l, desk.layers[l - 1].own, 0, n, at - first, -1)
+                    backward(net, desk, l, desk.layers[l - 1].own, 0, n, at - first,
+                             nowhere())
                     if l > 1 and desk.team > 1:
                         arrive(&self.places[desk.rank])
                     self.book(desk, BACKWARD)
@@ -762,6 +763,9 @@ cdef class Engine:
         cdef Layer *layer
         cdef const Layer *last = &desk.layers[net.n_layers - 1]
         cdef bint weighted = self.data.weights != NULL
+        # The slice that the next thread computes meanwhile: its gradient is wanted soon.
+        cdef Py_ssize_t others = slices * ((rank + 1) % team) // team - slices * rank // team
+        cdef Region wanted
         for q in range(slices * rank // team, slices * (rank + 1) // team):
             at = first + count * q // slices
             chunks = parts_of(first + count * (q + 1) // slices - at, room)
@@ -779,16 +783,22 @@ cdef class Engine:
                 self.slice_costs[(turn + q) * 8] = add_costs(
                     self.slice_costs[(turn + q) * 8], desk, weighted, lo, lo + n)
                 self.book(desk, COST)
-                for l in range(net.n_layers - 1, 0, -1):
-                    backward(net, desk, l, desk.layers[l - 1].own, lo, lo + n, at - first - lo, -1)
-                self.book(desk, BACKWARD)
-                for l in range(net.n_layers):
+                for l in range(net.n_layers - 1, -1, -1):
                     layer = &desk.layers[l]
-                    gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors),
-                                   lo, n, desk.input if l == 0 else (layer - 1).h,
+                    gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), lo, n,
+                                   desk.input if l == 0 else (layer - 1).h,
                                    net.input_stride if l == 0 else (layer - 1).stride,
                                    layer.gradient + (turn + q) * layer.size, c == 0, False, u, NULL)
-                self.book(desk, UPDATE)
+                    self.book(desk, UPDATE)
+                    if l > 0:
+                        wanted = nowhere()
+                        if team > 1 and c == chunks.number - 1:
+                            wanted.at = <const char *>(layer.gradient
+                                                       + (turn + others + q) * layer.size)
+                            wanted.bytes = layer.size * sizeof(real)
+                        backward(net, desk, l, desk.layers[l - 1].own, lo, lo + n, at - first - lo,
+                                 wanted)
+                        self.book(desk, BACKWARD)
                 at += n
         self.wait(desk, rank, team)
         decision = self.decided(desk, team)
@@ -1140,11 +1150,11 @@ cdef class Engine:
                         differentiate(last.activation, last.parameter, n, last.vectors,
                                       last.stride, last.z, last.a, last.d)
                     for l in range(net.n_layers - 1, 0, -1):
-                        backward(net, desk, l, desk.layers[l - 1].own, 0, n, 0, -1)
+                        backward(net, desk, l, desk.layers[l - 1].own, 0, n, 0, nowhere())
                     product(n, vectors_of(net.n_x), 0, panels_of(vectors_of(net.n_x)),
                             self.layers[0].n_out, self.layers[0].d, self.layers[0].stride, 1,
                             self.layers[0].transposed, 0, self.layers[0].n_out, 0, False, False,
-                            desk.input, net.input_stride, -1)
+                            desk.input, net.input_stride, nowhere())
                     for s in range(n):
                         memcpy(jacobian + ((at + s) * last.n_out + k) * net.n_x,
                                desk.input + s * net.input_stride, net.n_x * sizeof(real))

@@ -79,7 +79,7 @@ cdef class Predictor:
                 product(rows, layer.vectors, 0, panels_of(layer.vectors), layer.n_in, a,
                         stride, 1, self.flat + layer.offset if packed == NULL else packed,
                         layer.n_out if packed == NULL else 0, layer.rows, 0, True, False, z,
-                        self.widest, -1)
+                        self.widest, nowhere())
             if packed != NULL:
                 packed += layer.size
             if layer.activation == SOFTMAX:

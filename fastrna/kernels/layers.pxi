@@ -208,7 +208,7 @@ cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first,
         product(rows, layer.vectors, first_panel, last_panel, part.last_unit - part.first_unit,
                 a + part.first_unit, below.stride, 1, layer.weights, 0, layer.rows,
                 part.first_unit, part.last, more,
-                c - vector_of_panel(layer.vectors, first_panel) * LANES, c_row, -1)
+                c - vector_of_panel(layer.vectors, first_panel) * LANES, c_row, nowhere())
         return
     sum_of_parts(below, layer, first, middle, rows, first_panel, last_panel, a, False, c, c_row,
                  spare)
@@ -314,7 +314,7 @@ cdef void sparse_forward(const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t 
 
 
 cdef void whole_product(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py_ssize_t lo,
-                        Py_ssize_t hi, Py_ssize_t after) noexcept nogil:
+                        Py_ssize_t hi, Region wanted) noexcept nogil:
     """Z_l = A_{l-1} W_l + b_l, own columns of rows lo to hi, each sum in one chain."""
     cdef const Layer *layer = &desk.layers[l]
     cdef const real *a = desk.input if l == 0 else (layer - 1).h
@@ -326,7 +326,7 @@ cdef void whole_product(const Net *net, const Desk *desk, Py_ssize_t l, Share ow
         return
     product(hi - lo, layer.vectors, own.first_panel, own.last_panel, layer.n_in, a + lo * a_row,
             a_row, 1, layer.weights, 0, layer.rows, 0, True, False, layer.z + lo * layer.stride,
-            layer.stride, after)
+            layer.stride, wanted)
 
 
 cdef void first_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t hi,
@@ -335,7 +335,7 @@ cdef void first_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t lo
     if net.sparse:
         sparse_forward(desk, data, lo, hi, chunk)
     elif not desk.ahead:
-        whole_product(net, desk, 0, desk.layers[0].own, lo, hi, -1)
+        whole_product(net, desk, 0, desk.layers[0].own, lo, hi, nowhere())
 
 
 cdef void compare(const Net *net, const Desk *desk, bint weighted, Py_ssize_t lo, Py_ssize_t hi,
@@ -366,25 +366,25 @@ cdef double add_costs(double total, const Desk *desk, bint weighted, Py_ssize_t 
 
 cdef void times_transposed(const Net *net, const Layer *layer, Share own, Py_ssize_t rows,
                            const real *d, real *c, Py_ssize_t c_row,
-                           Py_ssize_t after) noexcept nogil:
+                           Region wanted) noexcept nogil:
     """dZ W^T of one layer into the own columns of c (rows, n_in)."""
     if net.transposing:
         product(rows, vectors_of(layer.n_in), own.first_panel, own.last_panel, layer.n_out, d,
                 layer.stride, 1, layer.transposed, 0, layer.n_out, 0, False, False, c, c_row,
-                after)
+                wanted)
     else:
         dot_rows(rows, own.first_unit, own.last_unit, layer.vectors, layer.rows, d, layer.stride,
                  layer.weights, c, c_row)
 
 
 cdef void backward(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py_ssize_t lo,
-                   Py_ssize_t hi, Py_ssize_t first_row, Py_ssize_t after) noexcept nogil:
+                   Py_ssize_t hi, Py_ssize_t first_row, Region wanted) noexcept nogil:
     """dZ_{l-1} = (dZ_l W_l^T) g'(Z_{l-1}), own columns of rows lo to hi."""
     cdef const Layer *layer = &desk.layers[l]
     cdef const Layer *below = &desk.layers[l - 1]
     cdef Py_ssize_t at = lo * below.stride + own.first_unit, s
     times_transposed(net, layer, own, hi - lo, layer.d + lo * layer.stride,
-                     below.d + lo * below.stride, below.stride, after)
+                     below.d + lo * below.stride, below.stride, wanted)
     if below.h != below.a:
         for s in range(lo, hi):
             drop_row(own.first_unit, own.last_unit - own.first_unit,

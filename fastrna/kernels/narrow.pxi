@@ -235,7 +235,7 @@ cdef class NarrowGradient:
                     layer = &self.layers[l]
                     product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1,
                             flat + layer.offset, 1, layer.n_out, a, self.stride, layer.n_in + 1, 0,
-                            False, False, layer.z, self.stride, -1)
+                            False, False, layer.z, self.stride, nowhere())
                     activate(layer.activation, layer.parameter, layer.n_out, vectors, self.stride,
                              layer.z, layer.a)
                     a = layer.a
@@ -247,7 +247,7 @@ cdef class NarrowGradient:
                     if l > 0:
                         product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out,
                                 flat + layer.offset, layer.n_out, 1, layer.d, self.stride,
-                                layer.n_out, 0, False, False, self.layers[l - 1].d, self.stride, -1)
+                                layer.n_out, 0, False, False, self.layers[l - 1].d, self.stride, nowhere())
                         differentiate(self.layers[l - 1].activation, self.layers[l - 1].parameter,
                                       layer.n_in, vectors, self.stride, self.layers[l - 1].z,
                                       self.layers[l - 1].a, self.layers[l - 1].d)

@@ -35,6 +35,18 @@ cdef struct Ahead:
     Py_ssize_t step
 
 
+cdef struct Region:
+    # Memory that is wanted after a product, which has it fetched to L2 on the way; of 0 bytes, none.
+    const char *at
+    Py_ssize_t bytes
+
+
+cdef inline Region nowhere() noexcept nogil:
+    cdef Region region
+    region.at, region.bytes = NULL, 0
+    return region
+
+
 cdef inline Ahead nothing_ahead() noexcept nogil:
     cdef Ahead ahead
     ahead.fetch, ahead.one, ahead.other, ahead.step = NOTHING, NULL, NULL, 0
@@ -186,6 +198,18 @@ cdef extern from *:
     const real UNIT[1]
 
 
+cdef Region rows_of_panel(const real *b, Py_ssize_t vectors, Py_ssize_t b_rows, Py_ssize_t panel,
+                          Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Some rows of a panel of a packed matrix, if that does not stay in L2 anyway."""
+    cdef Region region = nowhere()
+    cdef Py_ssize_t v = vector_of_panel(vectors, panel)
+    cdef Py_ssize_t nv = vector_of_panel(vectors, panel + 1) - v
+    if b_rows * vectors * VECTOR_BYTES > FAR_BYTES:
+        region.at = <const char *>(b + (v * b_rows + first * nv) * LANES)
+        region.bytes = rows * nv * VECTOR_BYTES
+    return region
+
+
 cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   Py_ssize_t first_panel, Py_ssize_t last_panel,  # columns, in panels
                   Py_ssize_t depth,
@@ -199,18 +223,18 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   bint more,             # whether c is added to
                   real *c,               # OUT (rows, vectors), those panels; rows c_row apart
                   Py_ssize_t c_row,
-                  Py_ssize_t after       # the panel that is wanted after the last, or -1
+                  Region wanted          # what is fetched with the last panel
                   ) noexcept nogil:
     """C = A B, or A B + bias, or C + that.
 
     A matrix that does not stay in L2 is fetched there a panel ahead.
     """
     cdef Parts panels = parts_of(vectors, NV), tiles = parts_of(rows, MR)
-    cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, count, b_depth, start_row, following
+    cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, count, b_depth, start_row
     cdef const real *panel
     cdef const real *start
     cdef Ahead ahead = nothing_ahead()
-    cdef bint far = b_row == 0 and b_rows * vectors * VECTOR_BYTES > FAR_BYTES
+    cdef Region region
     while k < depth or k == 0:
         deep = min(depth - k, DEPTH_BLOCK)
         v = vector_of_panel(vectors, first_panel)
@@ -218,14 +242,15 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
             nv = panels.size + (p < panels.larger)
             b_depth = nv * LANES if b_row == 0 else b_row
             panel = b + v * LANES * (b_rows if b_row == 0 else 1)
-            following = p + 1 if p + 1 < last_panel else after
-            if far and following >= 0:
-                ahead.fetch = TO_READ
-                ahead.one = <const char *>(b + vector_of_panel(vectors, following) * LANES * b_rows
-                                           + (b_first + k) * b_depth)
-                ahead.step = b_depth * sizeof(real) // tiles.number
+            if p + 1 == last_panel:
+                region = wanted
+            elif b_row == 0:
+                region = rows_of_panel(b, vectors, b_rows, p + 1, b_first + k, deep)
             else:
-                ahead.fetch = NOTHING
+                region = nowhere()
+            ahead.fetch = TO_READ if region.bytes > 0 else NOTHING
+            ahead.one = region.at
+            ahead.step = region.bytes // (tiles.number * deep) + 1 if deep > 0 else 0
             i = 0
             for t in range(2):  # first the tiles of a row more
                 mr = tiles.size + 1 - t

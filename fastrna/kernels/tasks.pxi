@@ -147,7 +147,8 @@ cdef void layer_task(const Net *net, const Desk *desk, const Stage *stage, Py_ss
     cdef const Layer *layer = &desk.layers[stage.l]
     cdef bint forward = stage.phase == FORWARD
     cdef const Layer *result = layer if forward else layer - 1
-    cdef Py_ssize_t lo, hi, after = -1
+    cdef Py_ssize_t lo, hi, depth = layer.n_in if forward else layer.n_out
+    cdef Region wanted = nowhere()
     cdef Grid grid = rows_grid(result, stage.rows, owner, team)
     cdef Cell cell
     cdef Share own
@@ -162,12 +163,14 @@ cdef void layer_task(const Net *net, const Desk *desk, const Stage *stage, Py_ss
     lo = part_of(stage.rows, cell.block, grid.blocks)
     hi = part_of(stage.rows, cell.block + 1, grid.blocks)
     if task + 1 < grid.panels * grid.blocks:
-        after = cell_of(grid, task + 1).panel
+        wanted = rows_of_panel(layer.weights if forward else layer.transposed, result.vectors,
+                               layer.rows if forward else layer.n_out,
+                               cell_of(grid, task + 1).panel, 0, depth)
     own = share_of_panels(result, cell.panel, cell.panel + 1)
     if not forward:
-        backward(net, desk, stage.l, own, lo, hi, stage.first_row, after)
+        backward(net, desk, stage.l, own, lo, hi, stage.first_row, wanted)
         return
-    whole_product(net, desk, stage.l, own, lo, hi, after)
+    whole_product(net, desk, stage.l, own, lo, hi, wanted)
     if stage.l < net.n_layers - 1:
         activate_units(net, desk, stage.l, own, lo, hi, True, stage.first_row)
 
