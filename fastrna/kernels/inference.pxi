@@ -4,16 +4,16 @@
 # that a change of the parameters needs no bookkeeping and threads share nothing. Whole vectors are
 # loaded past the end of a row of W: the lanes beyond n_out carry the next row's numbers and are
 # never looked at (the network allocates its parameters with a vector to spare). Many rows are worth
-# packing the weights first; then blocks of rows pass through all layers, shared among the threads.
-# Rows of the network's type are read where they lie, and looked through for NaN and infinity just
-# before the product wants them, when that costs no trip to memory. The scratch is kept for the next
-# call. Both ways take the same tiles in the same order, so a row does not depend on its company.
+# packing the weights first; then blocks of rows pass through all layers: each thread begins with
+# blocks of its own, one after the other, and takes over what others have left. The next layer's
+# weights, if they are many, and the next block of X are fetched while products are computed. Rows of
+# the network's type are read where they lie, and looked through for NaN and infinity just before
+# the product wants them, when that costs no trip to memory. The scratch is kept for the next call.
+# Both ways take the same tiles in the same order, so a row does not depend on its company.
 
 cdef enum:
     STACK_NUMBERS = 4096    # three of these are scratch enough for one row of most nets
-    BLOCK_ROWS = 96         # rows that pass through the layers together;
-    MOST_BLOCK_ROWS = 384   # of a net with more weights than stay in L2, to read them less often
-    MANY_WEIGHTS = 1 << 18
+    BLOCK_ROWS = 96         # rows that pass through the layers together: L2 holds their blocks
     PACKING_ROWS = 24       # from here on packing the weights pays
 
 
@@ -30,7 +30,7 @@ cdef class Predictor:
     cdef object parameters
     cdef const real *flat
     cdef Layer *layers
-    cdef Py_ssize_t n_layers, n_x, n_y, widest, input_stride, block_rows
+    cdef Py_ssize_t n_layers, n_x, n_y, widest, input_stride
     cdef object spares  # scratch of calls that are over
 
     def __cinit__(self, sizes, *args):
@@ -60,26 +60,35 @@ cdef class Predictor:
             layer.offset = offset
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
             offset += layer.rows * layer.n_out
-        self.block_rows = MOST_BLOCK_ROWS if offset > MANY_WEIGHTS else BLOCK_ROWS
 
     cdef const real *through(self, Py_ssize_t rows, const real *a, Py_ssize_t stride,
-                             const real *packed, real *one, real *other) noexcept nogil:
+                             const real *packed, Region wanted, real *one,
+                             real *other) noexcept nogil:
         """All layers over rows of A; returns the block, rows `widest` apart, of the outputs.
 
-        Where a is NULL, `one` already holds the first layer's pre-activations.
+        Where a is NULL, `one` already holds the first layer's pre-activations. What is wanted after
+        this, of X, is fetched with the first layer; what a layer reads, with the one before.
         """
         cdef Py_ssize_t l
         cdef Layer *layer
-        cdef real largest[MOST_BLOCK_ROWS]
-        cdef real totals[MOST_BLOCK_ROWS]
+        cdef Layer *following
+        cdef real largest[BLOCK_ROWS]
+        cdef real totals[BLOCK_ROWS]
         cdef real *z = one
+        cdef const real *first = packed
         for l in range(self.n_layers):
             layer = &self.layers[l]
+            if l > 0:
+                wanted = nowhere()
+                if packed != NULL:  # after the last layer, the first one's for the next block
+                    following = layer + 1 if l + 1 < self.n_layers else self.layers
+                    wanted = rows_of_panel(packed + layer.size if l + 1 < self.n_layers else first,
+                                           following.vectors, following.rows, 0, 0, following.rows)
             if a != NULL:
                 product(rows, layer.vectors, 0, panels_of(layer.vectors), layer.n_in, a,
                         stride, 1, self.flat + layer.offset if packed == NULL else packed,
                         layer.n_out if packed == NULL else 0, layer.rows, 0, True, False, z,
-                        self.widest, nowhere())
+                        self.widest, wanted)
             if packed != NULL:
                 packed += layer.size
             if layer.activation == SOFTMAX:
@@ -121,7 +130,7 @@ cdef class Predictor:
             convert_row(row, 1, self.n_x, <const double *>cnp.PyArray_DATA(shift),
                         <const double *>cnp.PyArray_DATA(scale), scratch + 2 * self.widest)
             row = scratch + 2 * self.widest
-        a = self.through(1, row, self.n_x, NULL, scratch, scratch + self.widest)
+        a = self.through(1, row, self.n_x, NULL, nowhere(), scratch, scratch + self.widest)
         memcpy(<real *>cnp.PyArray_DATA(out), a, self.n_y * sizeof(real))
         if scratch != stack:
             PyMem_RawFree(scratch)
@@ -131,8 +140,9 @@ cdef class Predictor:
                     real *scratch, real *out) noexcept nogil:
         """Predict some rows; False where one read in place is not finite."""
         cdef Py_ssize_t s, stride = self.input_stride
-        cdef real *input = scratch + 2 * self.block_rows * self.widest
+        cdef real *input = scratch + 2 * BLOCK_ROWS * self.widest
         cdef const real *a = input
+        cdef Region wanted = nowhere()
         if data.is_sparse:
             for s in range(rows):
                 self.sparse_row(data, first + s, scratch + s * self.widest)
@@ -140,13 +150,15 @@ cdef class Predictor:
         elif data.plain:
             a = <const real *>(data.x + first * data.row_bytes)
             stride = data.row_bytes // <Py_ssize_t>sizeof(real)
+            wanted.at = <const char *>(a + rows * stride)
+            wanted.bytes = min(rows, data.m - first - rows) * data.row_bytes
             for s in range(rows):
                 if not all_finite(self.n_x, a + s * stride):
                     return False
         else:
             data.gather(NULL, first, rows, input, stride)
-        a = self.through(rows, a, stride, packed, scratch,
-                         scratch + self.block_rows * self.widest)
+        a = self.through(rows, a, stride, packed, wanted, scratch,
+                         scratch + BLOCK_ROWS * self.widest)
         for s in range(rows):
             memcpy(out + (first + s) * self.n_y, a + s * self.widest, self.n_y * sizeof(real))
         return True
@@ -163,22 +175,38 @@ cdef class Predictor:
             for j from 0 <= j < layer.n_out by LANES:
                 store(z + j, load(z + j) + load(w + j) * data.values[t])
 
-    cdef bint team(self, Data data, const real *packed, real *scratch, real *out,
-                   Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
-        cdef Parts blocks = parts_of(data.m, self.block_rows)
-        cdef Py_ssize_t b, rows, first = 0
-        for b in range(blocks.number):
-            rows = blocks.size + (b < blocks.larger)
-            if b % team == rank and not self.block(
-                    data, first, rows, packed, scratch + rank * self.scratch_numbers(data), out):
+    cdef bint blocks(self, Data data, const real *packed, real *scratch, real *out, place *places,
+                     Py_ssize_t n_threads, Py_ssize_t owner, Py_ssize_t rank) noexcept nogil:
+        """Those of one owner's blocks that are left, on the thread `rank`; False as `block`."""
+        cdef Py_ssize_t count = blocks_of(data.m, BLOCK_ROWS), b, first
+        cdef long long task = claim(places, <int>owner, <int>rank)
+        while task >= 0:
+            b = part_of(count, owner, n_threads) + task
+            first = part_of(data.m, b, count)
+            if not self.block(data, first, part_of(data.m, b + 1, count) - first, packed, scratch,
+                              out):
                 return False
-            first += rows
+            task = claim(places, <int>owner, <int>rank)
+        return True
+
+    cdef bint team(self, Data data, const real *packed, real *scratch, real *out, place *places,
+                   Py_ssize_t n_threads, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+        """One thread's part; of a team smaller than was asked for, several owners'."""
+        cdef Py_ssize_t owner
+        scratch += rank * self.scratch_numbers(data)
+        for owner from rank <= owner < n_threads by team:
+            if not self.blocks(data, packed, scratch, out, places, n_threads, owner, owner):
+                return False
+        for owner in range(n_threads):
+            if owner % team != rank and not self.blocks(data, packed, scratch, out, places,
+                                                        n_threads, owner, rank):
+                return False
         return True
 
     cdef Py_ssize_t scratch_numbers(self, Data data) noexcept nogil:
         """Numbers of scratch a thread needs: two blocks to pass between, one of inputs."""
         cdef bint gathers = not (data.is_sparse or data.plain)
-        return self.block_rows * (2 * self.widest + (self.input_stride if gathers else 0))
+        return BLOCK_ROWS * (2 * self.widest + (self.input_stride if gathers else 0))
 
     def predict(self, Data data not None, cnp.ndarray out not None, int n_threads=1):
         """All rows of `data` into `out` (m, n_y), C-ordered and of the network's type.
@@ -192,12 +220,14 @@ cdef class Predictor:
         cdef real *packed = NULL
         cdef real *target = <real *>cnp.PyArray_DATA(out)
         cdef bint *finite
+        cdef place *places
         cdef int i
         cdef Layer *layer
         if data.m >= PACKING_ROWS:
             for l in range(self.n_layers):
                 weights += self.layers[l].size
-        size = (numbers + weights) * sizeof(real) + CACHE_LINE + n_threads * sizeof(bint)
+        size = ((numbers + weights) * sizeof(real) + CACHE_LINE
+                + n_threads * (sizeof(bint) + sizeof(place)))
         try:
             memory = self.spares.pop()  # while in use: two threads never share one
         except IndexError:
@@ -205,6 +235,8 @@ cdef class Predictor:
         if memory is None or len(memory) < size:
             memory = np.empty(size, np.uint8)
         cdef size_t address = <size_t>cnp.PyArray_DATA(memory)
+        places = <place *>address
+        address += n_threads * sizeof(place)
         finite = <bint *>address
         address += n_threads * sizeof(bint)
         scratch = <real *>((address + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE)
@@ -218,14 +250,17 @@ cdef class Predictor:
                          self.flat + layer.offset, layer.n_out, packed, layer.rows)
                     packed += layer.size
                 packed -= weights
+            memset(places, 0, n_threads * sizeof(place))
             for i in range(n_threads):
                 finite[i] = True
+                offer(&places[i], part_of(blocks_of(data.m, BLOCK_ROWS), i + 1, n_threads)
+                      - part_of(blocks_of(data.m, BLOCK_ROWS), i, n_threads))
             if n_threads == 1:
-                finite[0] = self.team(data, packed, scratch, target, 0, 1)
+                finite[0] = self.team(data, packed, scratch, target, places, 1, 0, 1)
             else:
                 with parallel(num_threads=n_threads):
-                    finite[threadid()] = self.team(data, packed, scratch, target, threadid(),
-                                                   team_size())
+                    finite[threadid()] = self.team(data, packed, scratch, target, places, n_threads,
+                                                   threadid(), team_size())
         if not self.spares:
             self.spares.append(memory)
         for i in range(n_threads):
