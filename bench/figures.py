@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 
 import matplotlib
+import peers
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -86,9 +87,9 @@ def fraction_of_peak(report: dict):
     drawn = False
     for sections, style in ((("widths",), "o-"), (("epochs", "extra"), "s")):
         points = [
-            (r["parameters"], 100 * r["flops"] / r["median"]["fastrna"] / r["peak"])
+            (r["parameters"], 100 * peers.fraction_of_peak(r))
             for r in results_of(report, *sections)
-            if r["peak"]
+            if r["peaks"]
         ]
         if points:
             drawn = True

@@ -12,9 +12,9 @@ Each line is one network. Every peer has a process of its own, stopped while ano
 (see workers.py); the rounds are interleaved, and the figure is the median over them. The ratio is
 the fastest peer's time over fastrna's: above 1, fastrna is faster. It leaves out "JAX, order",
 whose permutations NumPy draws outside the jit; "of all" is the ratio with it. The peak is what
-the machine's multiply-add units can do on the same number of threads, measured next to each of
-fastrna's timings; the best of them counts. An epoch includes drawing the permutation and
-gathering the examples.
+the machine's multiply-add units can do on the same number of threads at the time: the best of
+several bursts right after each of fastrna's timings; the fraction is the median over the rounds. An
+epoch includes drawing the permutation and gathering the examples.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Bench:
             "flops": case.epoch_flops if section.task in ("epoch", "threads") else None,
             "seconds": seconds,
             "median": {k: statistics.median(v) for k, v in seconds.items()},
-            "peak": max(peaks, default=None),
+            "peaks": peaks,
             "ways": {k: v["ways"] for k, v in ready.items()},
             "costs": {k: next(iter(v["costs"].values())) for k, v in ready.items()},
         }
@@ -153,10 +153,11 @@ def ratio(result: dict, without: tuple[str, ...] = ()) -> float | None:
 
 
 def fraction_of_peak(result: dict, key: str = "fastrna") -> float | None:
-    """Divide the arithmetic that fastrna did in a second by what the machine can do."""
-    if not (result["flops"] and result["peak"] and key in result["median"]):
+    """Divide the arithmetic that fastrna did in a second by what the machine could do then."""
+    if not (result["flops"] and result["peaks"] and key in result["seconds"]):
         return None
-    return result["flops"] / result["median"][key] / result["peak"]
+    rounds = zip(result["seconds"][key], result["peaks"], strict=True)
+    return statistics.median(result["flops"] / seconds / peak for seconds, peak in rounds)
 
 
 def disagreement(result: dict) -> str:
