@@ -303,7 +303,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             net.parameters,
             data,
             rows,
-            np.ascontiguousarray(rates, np.float64),
+            rates,
             order=order,
             generator=self._rng.bit_generator if shuffle and order is None else None,
             target_cost=-math.inf if self.target_cost is None else self.target_cost,
@@ -338,9 +338,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _rates(self, count):
         schedule = getattr(self.optimizer, "schedule", None)
         if schedule is None or isinstance(schedule, Adaptive):
-            return np.full(count, float(self.learning_rate))
+            return np.array([self._learning_rate] * count, np.float64)
         return np.array(
-            [schedule.rate(self.learning_rate, self.n_epochs + i) for i in range(count)]
+            [schedule.rate(self.learning_rate, self.n_epochs + i) for i in range(count)], np.float64
         )
 
     def _adapt(self, cost):
@@ -480,7 +480,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             raise TypeError("optimizer is LBFGS, which has no steps; expected SGD or Adam.")
         data = self.prepare(X, y, sample_weight)
         costs, _, ending = self._descend(
-            data, [self.learning_rate], batch_size=data.m, shuffle=False
+            data, np.array([self._learning_rate]), batch_size=data.m, shuffle=False
         )
         self.n_epochs -= len(costs)
         if ending == "interrupt":
