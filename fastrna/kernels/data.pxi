@@ -60,12 +60,18 @@ cdef inline void copy_row(const real *x, Py_ssize_t width, Py_ssize_t readable,
 cdef bint all_finite(Py_ssize_t count, const real *x) noexcept nogil:
     """Whether no number is NaN or infinite: only those times 0 are not 0."""
     cdef Py_ssize_t i = 0
-    cdef vec total = splat(0), zero = splat(0)
+    cdef vec zero = splat(0), one = zero, two = zero, three = zero, four = zero
+    while i + 4 * LANES <= count:  # four sums: a chain of one would wait for every addition
+        one = one + load(x + i) * zero
+        two = two + load(x + i + LANES) * zero
+        three = three + load(x + i + 2 * LANES) * zero
+        four = four + load(x + i + 3 * LANES) * zero
+        i += 4 * LANES
     while i + LANES <= count:
-        total = total + load(x + i) * zero
+        one = one + load(x + i) * zero
         i += LANES
-    total = total + load_first(x + i, count - i) * zero
-    return sum_of(total) == 0
+    one = one + load_first(x + i, count - i) * zero
+    return sum_of((one + two) + (three + four)) == 0
 
 
 @cython.final

@@ -52,6 +52,8 @@ cdef void dots_of(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t vectors, const
         dots(DOT_TILE, DOT_TILE, vectors, a, d, stride, sums)
     elif rows == DOT_TILE and columns == 2:
         dots(DOT_TILE, 2, vectors, a, d, stride, sums)
+    elif rows == 1 and columns == DOT_TILE:
+        dots(1, DOT_TILE, vectors, a, d, stride, sums)
     else:
         for i in range(rows):
             for j in range(columns):
@@ -209,6 +211,10 @@ cdef class NarrowGradient:
                 k = 0
                 for r in range(rows):
                     g = gradient + layer.offset + (i + r) * layer.n_out + j
+                    if columns == DOT_TILE and not more:
+                        memcpy(g, totals + k, DOT_TILE * sizeof(real))
+                        k += DOT_TILE
+                        continue
                     for c in range(columns):
                         g[c] = g[c] + totals[k] if more else totals[k]
                         k += 1
@@ -247,7 +253,8 @@ cdef class NarrowGradient:
                     if l > 0:
                         product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out,
                                 flat + layer.offset, layer.n_out, 1, layer.d, self.stride,
-                                layer.n_out, 0, False, False, self.layers[l - 1].d, self.stride, nowhere())
+                                layer.n_out, 0, False, False, self.layers[l - 1].d, self.stride,
+                                nowhere())
                         differentiate(self.layers[l - 1].activation, self.layers[l - 1].parameter,
                                       layer.n_in, vectors, self.stride, self.layers[l - 1].z,
                                       self.layers[l - 1].a, self.layers[l - 1].d)
