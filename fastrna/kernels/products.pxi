@@ -248,9 +248,10 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                 region = rows_of_panel(b, vectors, b_rows, p + 1, b_first + k, deep)
             else:
                 region = nowhere()
-            ahead.fetch = TO_READ if region.bytes > 0 else NOTHING
-            ahead.one = region.at
-            ahead.step = region.bytes // (tiles.number * deep) + 1 if deep > 0 else 0
+            ahead.fetch = NOTHING
+            if region.bytes > 0 and rows > 0 and deep > 0:
+                ahead.fetch, ahead.one = TO_READ, region.at
+                ahead.step = region.bytes // (tiles.number * deep) + 1
             i = 0
             for t in range(2):  # first the tiles of a row more
                 mr = tiles.size + 1 - t
