@@ -203,10 +203,11 @@ BUSY = "import time; end = time.monotonic() + 20\nwhile time.monotonic() < end: 
 
 
 def test_a_team_on_busy_processors_gives_the_same_bits():
-    """Threads that keep one another waiting disband: the first goes on alone from there."""
+    """Threads wait for one another wherever one could be late, and disband if it is too often."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(400, 64)), rng.integers(10, size=400)
     deep = rng.normal(size=(600, 8)), rng.normal(size=(600, 1))
+    many = rng.normal(size=(1300, 8))  # in three pieces, whose costs the first thread adds up
 
     def parameters(n_threads):
         net = fastrna.Network([64, 100, 10], output="softmax", seed=0)
@@ -216,7 +217,14 @@ def test_a_team_on_busy_processors_gives_the_same_bits():
         fastrna.train(sliced, *deep, epochs=300, batch_size=128, **options)
         wide = fastrna.Network([64, 400, 300, 10], output="softmax", seed=0)
         fastrna.train(wide, X, y, epochs=40, batch_size=100, **options)
-        return np.concatenate([net.parameters, sliced.parameters, wide.parameters])
+        chunked = fastrna.Network([5, 40, 3], dtype="float64", seed=0)
+        weighted = {"sample_weight": np.linspace(0.5, 2, len(many))}
+        history = fastrna.train(
+            chunked, many[:, :5], many[:, 5:], epochs=100, batch_size=None, **weighted, **options
+        )
+        return np.concatenate(
+            [net.parameters, sliced.parameters, wide.parameters, chunked.parameters, history.cost]
+        )
 
     alone = parameters(1)
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count() or 1)]

@@ -661,7 +661,7 @@ cdef class Engine:
             if desk.team > 1 and not net.alone:
                 self.wait(desk, desk.rank, desk.team)
             if desk.rank == 0:
-                self.ledger.cost_sum += add_costs(0, desk, weighted, 0, n)
+                self.ledger.cost_sum += add_costs(0, desk, 0, n)
                 if ends:
                     self.finish_step(desk, weight, u.penalised)
             self.book(desk, COST)
@@ -738,7 +738,7 @@ cdef class Engine:
                 self.perform(desk, &stage, BACKWARD, l)
             self.perform(desk, &stage, UPDATE, 0)
             if desk.rank == 0:
-                self.ledger.cost_sum += add_costs(0, desk, stage.weighted, 0, stage.rows)
+                self.ledger.cost_sum += add_costs(0, desk, 0, stage.rows)
                 if stage.last:
                     self.finish_step(desk, weight, u.penalised)
             at += stage.rows
@@ -781,7 +781,7 @@ cdef class Engine:
                 self.book(desk, FORWARD)
                 compare(net, desk, weighted, lo, lo + n, factor)
                 self.slice_costs[(turn + q) * 8] = add_costs(
-                    self.slice_costs[(turn + q) * 8], desk, weighted, lo, lo + n)
+                    self.slice_costs[(turn + q) * 8], desk, lo, lo + n)
                 self.book(desk, COST)
                 for l in range(net.n_layers - 1, -1, -1):
                     layer = &desk.layers[l]
@@ -946,7 +946,7 @@ cdef class Engine:
             if rank == 0:
                 total = 0
                 for other in range(team):
-                    total = add_costs(total, &self.desks[other], weighted, n * other // team,
+                    total = add_costs(total, &self.desks[other], n * other // team,
                                       n * (other + 1) // team)
                 self.ledger.cost_sum += total
             self.wait(desk, rank, team)

@@ -340,9 +340,12 @@ cdef void first_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t lo
 
 cdef void compare(const Net *net, const Desk *desk, bint weighted, Py_ssize_t lo, Py_ssize_t hi,
                   double factor) noexcept nogil:
-    """The outputs and costs of rows lo to hi, and dZ of the last layer times weight * factor."""
+    """The outputs and weighted costs of rows lo to hi; dZ of the last layer times weight * factor.
+
+    Weighted here: when the first thread adds the costs up, others may have gathered new weights.
+    """
     cdef const Layer *last = &desk.layers[net.n_layers - 1]
-    cdef Py_ssize_t at = lo * last.stride
+    cdef Py_ssize_t at = lo * last.stride, s
     if last.activation != SOFTMAX:
         activate(last.activation, last.parameter, hi - lo, last.vectors, last.stride, last.z + at,
                  last.a + at)
@@ -351,14 +354,16 @@ cdef void compare(const Net *net, const Desk *desk, bint weighted, Py_ssize_t lo
                    last.d + at, desk.costs + lo, desk.totals + lo, desk.masses + lo)
     scale_rows(hi - lo, last.n_out, last.stride, last.d + at,
                desk.weights + lo if weighted else NULL, factor)
+    if weighted:
+        for s in range(lo, hi):
+            desk.costs[s] = <real>(desk.costs[s] * desk.weights[s])
 
 
-cdef double add_costs(double total, const Desk *desk, bint weighted, Py_ssize_t lo,
-                      Py_ssize_t hi) noexcept nogil:
+cdef double add_costs(double total, const Desk *desk, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
     """`total` plus the weighted costs of rows lo to hi of a chunk, in the order of the rows."""
     cdef Py_ssize_t s
     for s in range(lo, hi):
-        total += desk.costs[s] * (desk.weights[s] if weighted else 1.0)
+        total += desk.costs[s]
     return total
 
 
