@@ -4,14 +4,17 @@
 # velocities, activations and gradients, all allocated once. A call trains any number of epochs and
 # hands back the parameters at the end of each finite one. One parallel region spans all epochs of
 # a call; small work runs on the caller's thread, with none. Each thread of the team has a desk
-# (layers.pxi), and the team shares a mini-batch in one of two ways, whichever lets less cross
-# between the cores, by the network's sizes and the batch alone:
+# (layers.pxi), and the team shares a mini-batch in one of three ways, by the network's sizes and the
+# batch alone:
 #   - by columns (`column_step`): each thread owns units, and the weights on both sides of them.
 #     What crosses are sums and slopes, batch by units; a network with one hidden layer meets once.
 #   - by rows (`sliced_step`), where a mini-batch has many rows and the network few weights: the
 #     rows are cut in slices, by their number alone; each slice has a gradient of its own, summed
 #     where its rows are, and every thread adds all of them up and updates a replica of the weights.
-# Either way each sum has one order, and the result is the same bit for bit for any number of
+#     Of these two, whichever lets less cross between the cores;
+#   - by tasks (`tasks_step`), where the arithmetic of a mini-batch takes far longer than meetings
+#     and crossings: phase by phase, each thread what is next (tasks.pxi).
+# Whichever way, each sum has one order, and the result is the same bit for bit for any number of
 # threads. What one thread reads and another writes again in the next mini-batch exists twice, in
 # turn, so that a step has as few meetings as it has exchanges. A team that other programs keep
 # waiting disbands between two mini-batches, and the first thread goes on alone. A batch larger than

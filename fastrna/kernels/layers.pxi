@@ -18,8 +18,9 @@
 
 cdef enum:
     FEW_ROWS = 4       # batches up to this size multiply by W^T through dot products
-    # A^T dZ is worth packing both from this many rows of the batch on, for layers of more panels
-    # than this: 512 rows of 1024 by 1024 run a fifth faster, 128 rows of 512 by 512 a twentieth.
+    # A^T dZ is worth packing both, where tasks are shared (tasks.pxi), from this many rows of the
+    # batch on, for layers of more panels than this: 512 rows of 1024 by 1024 run a fifth faster,
+    # 128 rows of 512 by 512 a twentieth.
     DEEP_ROWS = 64
     WIDE_PANELS = 3
     MOST_PARTS = 8     # of a layer's units
