@@ -4,8 +4,8 @@
 # velocities, activations and gradients, all allocated once. A call trains any number of epochs and
 # hands back the parameters at the end of each finite one. One parallel region spans all epochs of
 # a call; small work runs on the caller's thread, with none. Each thread of the team has a desk
-# (layers.pxi), and the team shares a mini-batch in one of three ways, by the network's sizes and the
-# batch alone:
+# (layers.pxi), and the team shares a mini-batch in one of three ways, by the network's sizes and
+# the batch alone:
 #   - by columns (`column_step`): each thread owns units, and the weights on both sides of them.
 #     What crosses are sums and slopes, batch by units; a network with one hidden layer meets once.
 #   - by rows (`sliced_step`), where a mini-batch has many rows and the network few weights: the
@@ -323,7 +323,8 @@ cdef class Engine:
         for team in range(2, most + 1):
             expected = REGION_SECONDS + steps * (
                 work * self.largest_share(team) + meetings * MEETING_SECONDS
-                + numbers * CROSSING_SECONDS * (team - 1) / (1 if self.sharing == BY_SLICES else team))
+                + numbers * CROSSING_SECONDS * (team - 1)
+                / (1 if self.sharing == BY_SLICES else team))
             if expected < best and expected * GAIN < alone:
                 best, chosen = expected, team
         return chosen
@@ -388,7 +389,8 @@ cdef class Engine:
             desk.penalties = self.desks[0].penalties
             if rank == 0 or self.sharing == BY_SLICES:
                 desk.penalties = self.block(2 * self.n_penalties * LANES)
-            if not net.sparse and (rank == 0 or not (self.sharing == BY_SLICES or net.shared_input)):
+            if not net.sparse and (rank == 0 or not (self.sharing == BY_SLICES
+                                                     or net.shared_input)):
                 desk.input = self.block(net.capacity * net.input_stride)
             if not net.sparse:
                 desk.following = self.block(net.input_stride)

@@ -98,7 +98,8 @@ def layer_forward(A, W, b, activation="identity"):
     z = np.zeros((m, weights.shape[1]), DTYPE)
     vectors = weights.shape[1] // LANES
     product(m, vectors, 0, panels_of(vectors), n_in, numbers(inputs), inputs.shape[1], 1,
-            numbers(weights), weights.shape[1], n_in + 1, 0, True, False, numbers(z), z.shape[1], nowhere())
+            numbers(weights), weights.shape[1], n_in + 1, 0, True, False, numbers(z), z.shape[1],
+            nowhere())
     return globals()["activation"](activation, z[:, :n_out])
 
 
@@ -134,7 +135,8 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
     d = np.zeros((m, in_vectors * LANES), DTYPE)
     pack(0, n_in, n_out, 0, parts_of(vectors_of(n_out), NV).number, numbers(flat), n_out,
          numbers(packed), n_in)
-    transpose_rows(0, n_in, 0, vectors_of(n_out), n_in, n_out, n_in, numbers(packed), numbers(across))
+    transpose_rows(0, n_in, 0, vectors_of(n_out), n_in, n_out, n_in, numbers(packed),
+                   numbers(across))
     product(m, in_vectors, 0, panels_of(in_vectors), n_out, numbers(slopes),
             slopes.shape[1], 1, numbers(across), 0, n_out, 0, False, False, numbers(d),
             d.shape[1], nowhere())

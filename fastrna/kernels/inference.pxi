@@ -6,8 +6,8 @@
 # never looked at (the network allocates its parameters with a vector to spare). Many rows are worth
 # packing the weights first; then blocks of rows pass through all layers: each thread begins with
 # blocks of its own, one after the other, and takes over what others have left. The next layer's
-# weights, if they are many, and the next block of X are fetched while products are computed. Rows of
-# the network's type are read where they lie, and looked through for NaN and infinity just before
+# weights, if they are many, and the next block of X are fetched while products are computed. Rows
+# of the network's type are read where they lie, and looked through for NaN and infinity just before
 # the product wants them, when that costs no trip to memory. The scratch is kept for the next call.
 # Both ways take the same tiles in the same order, so a row does not depend on its company.
 

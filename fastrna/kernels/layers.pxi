@@ -27,8 +27,7 @@ cdef enum:
     FEW_UNITS = 16     # units in a part, at least; where there are more than two parts,
     PART_UNITS = 128
     JOIN_ROWS = 4 * MR  # rows of which the shares of several parts stay in L1
-    SLIGHT_UNITS = 4   # units, at most, of a layer that is computed across: it would fill a quarter of
-                       # a vector's lanes
+    SLIGHT_UNITS = 4   # units, at most, of a layer computed across: it fills few lanes of a vector
     GROUP_TILES = 4    # tiles of dW that are updated together, up to this depth: a call for each
     GROUP_DEPTH = 96   # takes longer than the arithmetic of a short one
 

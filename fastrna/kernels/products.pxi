@@ -36,7 +36,7 @@ cdef struct Ahead:
 
 
 cdef struct Region:
-    # Memory that is wanted after a product, which has it fetched to L2 on the way; of 0 bytes, none.
+    # Memory that is wanted after a product, which has it fetched to L2 on the way; or 0 bytes.
     const char *at
     Py_ssize_t bytes
 

@@ -2,14 +2,14 @@
 #
 # Design: where a mini-batch is milliseconds of arithmetic, one core is now and then slower than
 # another for as long: it has other work, or a lower clock, or it shares its units with a twin. So
-# each phase (the rows of X, a layer's products, the costs, the slopes of the layer below, all weight
-# gradients with their updates) is cut in tasks of some 10 to 100 us, most of them one panel of
-# columns by a block of rows. A thread begins with the tasks of its own panels, which are the same
-# in every mini-batch, so that their weights are in its caches if they fit; then it takes from the
-# far end what others have left. A phase begins when all have finished the one before. Each number
-# is the same sum whoever computes it: results do not depend on the number of threads, nor on luck.
-# Tasks go through their panels for one block of rows after another: the rows stay in L2 while the
-# panels, which are contiguous, are fetched ahead.
+# each phase (the rows of X, a layer's products, the costs, the slopes of the layer below, all
+# weight gradients with their updates) is cut in tasks of some 10 to 100 us, most of them one panel
+# of columns by a block of rows. A thread begins with the tasks of its own panels, which are the
+# same in every mini-batch, so that their weights are in its caches if they fit; then it takes from
+# the far end what others have left. A phase begins when all have finished the one before. Each
+# number is the same sum whoever computes it: results do not depend on the number of threads, nor on
+# luck. Tasks go through their panels for one block of rows after another: the rows stay in L2 while
+# the panels, which are contiguous, are fetched ahead.
 # Rejected: halves fixed in advance (a core that was a fifth slower for half a second made the whole
 # step a fifth slower), one queue for all (no panel stays with its core).
 
