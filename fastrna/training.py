@@ -338,7 +338,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _rates(self, count):
         schedule = getattr(self.optimizer, "schedule", None)
         if schedule is None or isinstance(schedule, Adaptive):
-            return np.array([self._learning_rate] * count, np.float64)
+            return np.full(count, self._learning_rate)
         return np.array(
             [schedule.rate(self.learning_rate, self.n_epochs + i) for i in range(count)], np.float64
         )
