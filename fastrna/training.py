@@ -338,7 +338,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _rates(self, count):
         schedule = getattr(self.optimizer, "schedule", None)
         if schedule is None or isinstance(schedule, Adaptive):
-            return np.full(count, self._learning_rate)
+            return np.full(count, self._learning_rate, np.float64)
         return np.array(
             [schedule.rate(self.learning_rate, self.n_epochs + i) for i in range(count)], np.float64
         )
@@ -480,7 +480,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             raise TypeError("optimizer is LBFGS, which has no steps; expected SGD or Adam.")
         data = self.prepare(X, y, sample_weight)
         costs, _, ending = self._descend(
-            data, np.array([self._learning_rate]), batch_size=data.m, shuffle=False
+            data, np.array([self._learning_rate], np.float64), batch_size=data.m, shuffle=False
         )
         self.n_epochs -= len(costs)
         if ending == "interrupt":

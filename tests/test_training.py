@@ -309,6 +309,18 @@ def interrupted(seconds, call):
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_learning_rate_that_is_an_integer(rng):
+    X, y = rng.normal(size=(20, 3)), rng.normal(size=20)
+    trained = []
+    for rate in (1, 1.0):
+        one, other = network([3, 4, 1]), network([3, 4, 1])
+        trainer = fastrna.Trainer(one, optimizer=fastrna.SGD(rate, momentum=0.1), seed=0)
+        trainer.step(X, y)
+        fastrna.train(other, X, y, optimizer=fastrna.SGD(rate, momentum=0.1), epochs=1, seed=0)
+        trained.append(np.concatenate([one.parameters, other.parameters]))
+    np.testing.assert_array_equal(*trained)
+
+
 def test_an_interrupt_stops_between_mini_batches(rng):
     X, y = rng.normal(size=(500, 32)), rng.normal(size=500)
     net = network([32, 64, 1])
