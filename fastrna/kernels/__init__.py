@@ -139,12 +139,6 @@ def load(dtype, isa_name: str | None = None):
     return _import(_PREFIXES[dtype], isa_name or isa())
 
 
-@functools.cache
-def _openmp_limit():
-    """Look the compiled function up once: it is asked before every epoch."""
-    return load(np.float32).thread_limit
-
-
 def thread_limit() -> int:
     """Threads that training may use: FASTRNA_NUM_THREADS, or what OpenMP allows.
 
@@ -155,7 +149,7 @@ def thread_limit() -> int:
         return 1
     wanted = os.environ.get("FASTRNA_NUM_THREADS")
     if wanted is None:
-        return _openmp_limit()()
+        return load(np.float32).thread_limit()
     if not wanted.isdecimal() or int(wanted) < 1:
         raise ValueError(f"FASTRNA_NUM_THREADS is {wanted!r}; expected an integer of at least 1.")
     return int(wanted)

@@ -711,6 +711,7 @@ cdef class Engine:
         self.book(desk, stage.phase)
 
     cdef void perform(self, const Desk *desk, Stage *stage, int phase, Py_ssize_t l) noexcept nogil:
+        """A whole phase: of one layer, where it has one."""
         self.begin_phase(desk, stage, phase, l)
         self.finish_phase(desk, stage)
 

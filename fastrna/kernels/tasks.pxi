@@ -8,8 +8,9 @@
 # same in every mini-batch, so that their weights are in its caches if they fit; then it takes from
 # the far end what others have left. A phase begins when all have finished the one before. Each
 # number is the same sum whoever computes it: results do not depend on the number of threads, nor on
-# luck. Tasks go through their panels for one block of rows after another: the rows stay in L2 while
-# the panels, which are contiguous, are fetched ahead.
+# luck. Products go through their panels for one block of rows after another: the rows stay in L2
+# while the panels, which are contiguous, are fetched ahead. Weight gradients go down each panel, so
+# that the weights to be written next are fetched from task to task.
 # Rejected: halves fixed in advance (a core that was a fifth slower for half a second made the whole
 # step a fifth slower), one queue for all (no panel stays with its core).
 
@@ -56,6 +57,7 @@ cdef struct Cell:
 
 
 cdef inline Py_ssize_t blocks_of(Py_ssize_t rows, Py_ssize_t size) noexcept nogil:
+    """Blocks of at most `size` rows."""
     return (rows + size - 1) // size
 
 
@@ -74,6 +76,7 @@ cdef Grid grid_of(Py_ssize_t vectors, Py_ssize_t blocks, Py_ssize_t group, Py_ss
 
 
 cdef Cell cell_of(Grid grid, Py_ssize_t task) noexcept nogil:
+    """Which panel and block of rows the task with this number is."""
     cdef Cell cell
     cdef Py_ssize_t first = task // (grid.group * grid.panels) * grid.group
     cdef Py_ssize_t size = min(grid.group, grid.blocks - first)
