@@ -45,28 +45,28 @@ cdef inline void drop_row(Py_ssize_t first, Py_ssize_t width, unsigned int base,
         h[j] = a[j] * kept_factor if x >= threshold else <real>0
 
 
-cdef unsigned int random_up_to(bitgen_t *generator, unsigned int most) noexcept nogil:
-    """A uniform integer in [0, most], as NumPy's `random_interval` draws it: masked rejection."""
-    cdef unsigned int mask = most, value
+cdef void shuffle(bitgen_t *generator, Py_ssize_t m, long long *order) noexcept nogil:
+    """order = Generator.permutation(m), from the same draws (m below 2^32).
+
+    A draw above i is drawn again, as in NumPy's `random_interval`, but as an exchange of i with
+    itself that does not count: no branch can tell beforehand, and up to half of the draws are so.
+    """
+    cdef Py_ssize_t i, j
+    cdef unsigned int left = <unsigned int>max(m - 1, 0), mask = left, drawn, accepted
+    cdef long long kept
+    for i in range(m):
+        order[i] = i
     mask |= mask >> 1
     mask |= mask >> 2
     mask |= mask >> 4
     mask |= mask >> 8
     mask |= mask >> 16
-    value = generator.next_uint32(generator.state) & mask
-    while value > most:
-        value = generator.next_uint32(generator.state) & mask
-    return value
-
-
-cdef void shuffle(bitgen_t *generator, Py_ssize_t m, long long *order) noexcept nogil:
-    """order = Generator.permutation(m), from the same draws (m below 2^32)."""
-    cdef Py_ssize_t i, j
-    cdef long long kept
-    for i in range(m):
-        order[i] = i
-    for i in range(m - 1, 0, -1):
-        j = random_up_to(generator, <unsigned int>i)
-        kept = order[i]
-        order[i] = order[j]
+    while left > 0:
+        drawn = generator.next_uint32(generator.state) & mask
+        accepted = drawn <= left
+        j = drawn if accepted else left
+        kept = order[left]
+        order[left] = order[j]
         order[j] = kept
+        left -= accepted
+        mask >>= left <= mask >> 1
