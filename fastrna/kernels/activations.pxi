@@ -41,7 +41,7 @@ cdef inline vec tanh_of(vec z) noexcept nogil:
 
 cdef inline vec softplus(vec z) noexcept nogil:
     """ln(1 + e^z) = max(z, 0) + ln(1 + e^-|z|)."""
-    return maximum(splat(0), z) + log1p_of(exp_of(-absolute(z)))
+    return larger(splat(0), z) + log1p_of(exp_of(-absolute(z)))
 
 
 cdef inline vec normal_cdf(vec z) noexcept nogil:
@@ -71,7 +71,7 @@ cdef inline vec g(const int activation, real parameter, vec z) noexcept nogil:
     elif activation == TANH:
         return tanh_of(z)
     elif activation == RELU:
-        return where_greater(zero, z, zero, z)
+        return larger(zero, z)
     elif activation == LEAKY_RELU:
         return where_greater(zero, z, z * parameter, z)
     elif activation == ELU:
@@ -236,7 +236,7 @@ cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
         for s in range(n):
             top = splat(-INFINITY)
             for j from 0 <= j < width by LANES:
-                top = maximum(within(load(z + s * stride + j), width, j, -INFINITY), top)
+                top = larger(within(load(z + s * stride + j), width, j, -INFINITY), top)
             woven[s] = top
         largest_of_rows(n, woven, largest + i)
         for s in range(n):

@@ -33,10 +33,10 @@ cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a
     d[0] = r
     if loss == LOG_LOSS:
         # softplus(z) - z y, in an order that keeps the digits of a cost near 0.
-        return (maximum(zero, z) - z * y) + log1p_of(exp_of(-absolute(z)))
+        return (larger(zero, z) - z * y) + log1p_of(exp_of(-absolute(z)))
     elif loss == PERCEPTRON:
         # An error on the boundary (z = 0) costs more than nothing: cost 0 means separated.
-        return size * maximum(absolute(z), splat(SMALLEST_NORMAL))
+        return size * larger(absolute(z), splat(SMALLEST_NORMAL))
     elif loss == ABSOLUTE_ERROR:
         d[0] = sign_of(r)
         return size
@@ -46,7 +46,7 @@ cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a
         return where_greater(size, delta, delta * (size - delta * <real>0.5), r * r * <real>0.5)
     elif loss == QUANTILE:
         d[0] = where_greater(zero, r, splat(-parameter), sign_of(r) * <real>(1 - parameter))
-        return maximum(r * <real>(1 - parameter), r * -parameter)
+        return larger(r * <real>(1 - parameter), r * -parameter)
     elif loss == POISSON:
         # Half the Poisson deviance, y ln(y / a) - y + a; with the exponential output ln a = z.
         # For softplus, far below 0, ln a = z and g'(z) = a: the quotients stay finite.

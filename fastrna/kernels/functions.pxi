@@ -20,11 +20,13 @@ cdef extern from "simd.h" nogil:
     vec load_first(const real *p, Py_ssize_t n)
     void store_first(real *p, vec v, Py_ssize_t n)
     vec where_greater(vec x, vec y, vec a, vec b)
+    vec larger(vec x, vec y)
+    vec smaller(vec x, vec y)
     vec absolute(vec x)
     vec with_sign_of(vec magnitude, vec x)
     vec square_root(vec x)
-    vec nearest(vec x)
-    vec power_of_two(vec n)
+    vec nearest(vec x, vec *power)
+    vec times_power_of_two(vec x, vec n)
     vec exponent(vec x)
     vec mantissa(vec x)
     real sum_of(vec v)
@@ -71,15 +73,9 @@ cdef extern from *:
     const real LOG2_E, SQUARE_ROOT_OF_2
 
 
-cdef inline vec maximum(vec x, vec y) noexcept nogil:
-    """The larger of two; the second if either is NaN."""
-    return where_greater(x, y, x, y)
-
-
 cdef inline vec clamp(vec x, real lowest, real highest) noexcept nogil:
     """x kept within [lowest, highest]; NaN stays NaN."""
-    cdef vec low = splat(lowest), high = splat(highest)
-    return where_greater(low, x, low, where_greater(x, high, high, x))
+    return smaller(splat(highest), larger(splat(lowest), x))
 
 
 cdef inline vec sums_of(vec *rows) noexcept nogil:
@@ -99,7 +95,7 @@ cdef inline vec largest_of_each(vec *rows) noexcept nogil:
     while n > 1:
         n //= 2
         for i in range(n):
-            rows[i] = maximum(interleave_low(rows[i], rows[i + n]),
+            rows[i] = larger(interleave_low(rows[i], rows[i + n]),
                               interleave_high(rows[i], rows[i + n]))
     return rows[0]
 
@@ -126,11 +122,11 @@ cdef inline void largest_of_rows(Py_ssize_t count, vec *rows, real *largest) noe
     store_first(largest, largest_of_each(rows), count)
 
 
-cdef inline vec expm1_reduced(vec x, vec *n) noexcept nogil:
-    """e^r - 1, where x = n ln 2 + r and |r| <= ln(2)/2."""
+cdef inline vec expm1_reduced(vec x, vec *n, vec *power) noexcept nogil:
+    """e^r - 1, where x = n ln 2 + r and |r| <= ln(2)/2; and 2^n, if that is a normal number."""
     cdef vec r, p
     cdef int k
-    n[0] = nearest(x * LOG2_E)
+    n[0] = nearest(x * LOG2_E, power)
     r = (x - n[0] * LN2_HIGH) - n[0] * LN2_LOW
     p = splat(INVERSE_FACTORIAL[EXP_TERMS])
     for k in range(EXP_TERMS - 1, 1, -1):
@@ -139,18 +135,16 @@ cdef inline vec expm1_reduced(vec x, vec *n) noexcept nogil:
 
 
 cdef inline vec exp_of(vec x) noexcept nogil:
-    """e^x = (1 + (e^r - 1)) 2^n, in two powers so that subnormal results round once."""
-    cdef vec n, half, p
-    p = expm1_reduced(clamp(x, EXP_SMALLEST, EXP_LARGEST), &n) + 1
-    half = nearest(n * <real>0.5)
-    return p * power_of_two(half) * power_of_two(n - half)
+    """e^x = (1 + (e^r - 1)) 2^n."""
+    cdef vec n, power, p
+    p = expm1_reduced(clamp(x, EXP_SMALLEST, EXP_LARGEST), &n, &power) + 1
+    return times_power_of_two(p, n)
 
 
 cdef inline vec expm1_of_negative(vec x) noexcept nogil:
     """e^x - 1 = 2^n (e^r - 1) + (2^n - 1) for x <= 0; below -40 it is -1 in either precision."""
-    cdef vec n, p, power
-    p = expm1_reduced(clamp(x, -40, 0), &n)
-    power = power_of_two(n)
+    cdef vec n, power, p
+    p = expm1_reduced(larger(splat(-40), x), &n, &power)
     return power * p + (power - 1)
 
 

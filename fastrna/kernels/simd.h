@@ -81,6 +81,13 @@ SIMD vec_bits bits_of(vec v) { return (vec_bits)v; }
 SIMD vec vec_of(vec_bits b) { return (vec)b; }
 /* x > y ? a : b, lane by lane; a NaN in x or y gives b. Intrinsics where they exist: GCC makes three
  * instructions of the masks, and tanh is a tenth slower. */
+#if defined(__AVX512F__) && FASTRNA_BITS == 32
+#define OF_512(name) _mm512_##name##_ps
+#define TERNARY_LOGIC _mm512_ternarylogic_epi32
+#elif defined(__AVX512F__)
+#define OF_512(name) _mm512_##name##_pd
+#define TERNARY_LOGIC _mm512_ternarylogic_epi64
+#endif
 #if defined(__AVX512F__)
 SIMD vec where_greater(vec x, vec y, vec a, vec b) {
 #if FASTRNA_BITS == 32
@@ -132,9 +139,22 @@ SIMD vec load_first(const number *p, Py_ssize_t n) {
     return load(lanes);
 }
 
+/* The larger and the smaller of two; y if either is NaN. */
+#if defined(__GNUC__) && defined(__AVX512F__)
+SIMD vec larger(vec x, vec y) { return (vec)OF_512(max)(x, y); }
+SIMD vec smaller(vec x, vec y) { return (vec)OF_512(min)(x, y); }
+#else
+SIMD vec larger(vec x, vec y) { return where_greater(x, y, x, y); }
+SIMD vec smaller(vec x, vec y) { return where_greater(y, x, x, y); }
+#endif
 SIMD vec absolute(vec x) { return vec_of(bits_of(x) & ~SIGN_BIT); }
 SIMD vec with_sign_of(vec magnitude, vec x) {
+#if defined(__GNUC__) && defined(__AVX512F__)
+    const vec_bits sign = (vec_bits){0} + SIGN_BIT;
+    return (vec)TERNARY_LOGIC((__m512i)magnitude, (__m512i)x, (__m512i)sign, 0xD8);
+#else
     return vec_of((bits_of(magnitude) & ~SIGN_BIT) | (bits_of(x) & SIGN_BIT));
+#endif
 }
 SIMD vec square_root(vec x) {
     number lanes[LANES];
@@ -142,11 +162,23 @@ SIMD vec square_root(vec x) {
     for (int i = 0; i < LANES; i++) lanes[i] = (number)sqrt(lanes[i]);
     return load(lanes);
 }
-/* The nearest integer, for |x| < 2^(MANTISSA_BITS - 1). */
-SIMD vec nearest(vec x) { return (x + ROUNDER) - ROUNDER; }
-/* 2^n for an integral n whose power is a normal number: n + bias moved to the exponent's place. */
-SIMD vec power_of_two(vec n) {
-    return vec_of(bits_of(n + (ROUNDER + EXPONENT_BIAS)) << MANTISSA_BITS);
+/* The nearest integer n, for |x| < 2^(MANTISSA_BITS - 1), and 2^n where that is a normal number:
+ * n + bias moved to the exponent's place. */
+SIMD vec nearest(vec x, vec *power) {
+    vec biased = x + (ROUNDER + EXPONENT_BIAS);
+    *power = vec_of(bits_of(biased) << MANTISSA_BITS);
+    return biased - (ROUNDER + EXPONENT_BIAS);
+}
+/* x 2^n for an integral n, rounded once; elsewhere in two powers, as one might not be normal. */
+SIMD vec times_power_of_two(vec x, vec n) {
+#if defined(__GNUC__) && defined(__AVX512F__)
+    return (vec)OF_512(scalef)(x, n);
+#else
+    vec first, second;
+    vec half = nearest(n * (number)0.5, &first);
+    nearest(n - half, &second);
+    return x * first * second;
+#endif
 }
 /* x = mantissa(x) * 2^exponent(x) with 1 <= mantissa < 2, for a positive normal x. */
 SIMD vec exponent(vec x) {
