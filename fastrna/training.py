@@ -225,6 +225,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             self._dropout_seed = int(np.random.default_rng().integers(2**63)) if dropout else 0
         self._lowest, self._stagnant, self._last_finite = math.inf, 0, None
         self._engine, self._engine_options, self._moments = None, None, (0, None, None)
+        self._engine_serves = None
 
     @property
     def learning_rate(self) -> float:
@@ -255,6 +256,10 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _engine_for(self, data, rows):
         """Return the engine, rebuilt only where a larger one is needed; its state moves along."""
+        kind = rows, data.is_sparse
+        if self._engine is not None and kind == self._engine_serves:
+            return self._engine
+        self._engine_serves = kind
         options = {
             "capacity": min(rows, CHUNK_ROWS),
             "chunked": rows > CHUNK_ROWS,
@@ -338,7 +343,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _rates(self, count):
         schedule = getattr(self.optimizer, "schedule", None)
         if schedule is None or isinstance(schedule, Adaptive):
-            return np.full(count, self._learning_rate, np.float64)
+            rates = np.empty(count)
+            rates.fill(self._learning_rate)
+            return rates
         return np.array(
             [schedule.rate(self.learning_rate, self.n_epochs + i) for i in range(count)], np.float64
         )

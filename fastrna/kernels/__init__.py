@@ -39,6 +39,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@functools.cache
 def _import(prefix: str, isa: str):
     return importlib.import_module(f"fastrna.kernels.{prefix}_{isa}")
 
@@ -147,9 +148,12 @@ def thread_limit() -> int:
     """
     if _forked:
         return 1
-    wanted = os.environ.get("FASTRNA_NUM_THREADS")
+    kernel = _import("f32", isa())
+    wanted = None
+    if kernel.in_environment(b"FASTRNA_NUM_THREADS"):
+        wanted = os.environ.get("FASTRNA_NUM_THREADS")
     if wanted is None:
-        return load(np.float32).thread_limit()
+        return kernel.thread_limit()
     if not wanted.isdecimal() or int(wanted) < 1:
         raise ValueError(f"FASTRNA_NUM_THREADS is {wanted!r}; expected an integer of at least 1.")
     return int(wanted)

@@ -32,6 +32,7 @@ from cython.parallel cimport parallel, prange, threadid
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdlib cimport getenv
 from libc.string cimport memcpy, memset
 cimport numpy as cnp
 
@@ -993,6 +994,8 @@ cdef class Engine:
     cdef int begin(self, Data data, order, generator) except -1:
         """The examples to visit: `order`, or all of them, shuffled afresh each epoch by `generator`
         where it is given."""
+        cdef Py_ssize_t i
+        cdef long long *own
         self.data = data
         self.generator = NULL
         self.stopping = False
@@ -1003,9 +1006,13 @@ cdef class Engine:
         self.ledger.cost_sum = self.ledger.weight_sum = self.ledger.pending_weight = 0
         self.epochs_done = 0
         if order is None:
-            if (self.own_order is None or len(self.own_order) != data.m or generator is not None
-                    or self.shuffled):
-                self.own_order = np.arange(data.m, dtype=np.int64)
+            if self.own_order is None or cnp.PyArray_DIM(self.own_order, 0) != data.m:
+                self.own_order = np.empty(data.m, np.int64)
+                self.shuffled = True
+            if generator is None and self.shuffled:
+                own = <long long *>cnp.PyArray_DATA(self.own_order)
+                for i in range(data.m):
+                    own[i] = i
             self.shuffled = generator is not None
             if generator is not None:
                 self.generator = <bitgen_t *>PyCapsule_GetPointer(generator.capsule,
@@ -1046,8 +1053,9 @@ cdef class Engine:
         """
         cdef Py_ssize_t team = self.most_useful(n_threads)
         cdef int disbandings = self.disbandings
-        epochs = len(rates)
-        costs, seconds = np.empty(epochs), np.empty(epochs)
+        cdef cnp.npy_intp epochs = len(rates)
+        costs = cnp.PyArray_EMPTY(1, &epochs, cnp.NPY_DOUBLE, 0)
+        seconds = cnp.PyArray_EMPTY(1, &epochs, cnp.NPY_DOUBLE, 0)
         self.begin(data, order, generator)
         if fewer:
             team = self.worthwhile(batch_size, epochs * ((self.count + batch_size - 1)
@@ -1075,7 +1083,9 @@ cdef class Engine:
             error, self.error = self.error, None
             raise error
         n = self.epochs_done
-        return costs[:n], seconds[:n], ENDINGS[self.ending], self.last_cost
+        if n < epochs:
+            costs, seconds = costs[:n], seconds[:n]
+        return costs, seconds, ENDINGS[self.ending], self.last_cost
 
     def gradient(self, cnp.ndarray parameters not None, Data data not None,
                  cnp.ndarray gradient not None, *, double l1=0, double l2=0, int n_threads=1):
