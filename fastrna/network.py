@@ -99,7 +99,11 @@ class Network:
         self._specifications = [(name, parameter or 0.0) for name, parameter in self.activations]
         self._predictor = self._kernel.Predictor(self.sizes, self._specifications, self._buffer)
         self._engines = {}
-        self._narrow = self._kernel.is_narrow(self.sizes) and self.activations[-1][0] != "softmax"
+        output = self.activations[-1][0]
+        self._narrow = self._kernel.is_narrow(self.sizes) and output != "softmax"
+        # What "auto" means, if targets need not be looked through for it.
+        matched = check.cost("auto", output)
+        self._quick_loss = None if matched[0] in check.LOSSES_OF_SOME else matched
         self._team_choice = kernels.TeamChoice()
         self._row = self._predictor.predict_one
 
@@ -369,8 +373,16 @@ class Network:
         >>> net.loss_and_gradient([[1.0], [2.0]], [1.0, 3.0])
         (2.5, array([-3.5, -2. ]))
         """
-        output = self.activations[-1][0]
-        loss = check.cost(loss, output)
+        if self.scaler is None and isinstance(loss, str) and loss == "auto":
+            # Taken out while in use, so that two threads never share one; there from the second
+            # call on, if at all.
+            narrow = self._engines.pop(self._quick_loss, None)
+            if narrow is not None:
+                found = narrow.gradient_of(self._parameters, X, y, sample_weight, l2, l1)
+                self._engines[self._quick_loss] = narrow
+                if found is not None:
+                    return found
+        loss = check.cost(loss, self.activations[-1][0])
         l1, l2 = check.real(l1, "l1", 0), check.real(l2, "l2", 0)
         data = self._examples(X, y, loss[0], sample_weight)
         self._check_parameters()

@@ -1,5 +1,7 @@
 """Network.loss_and_gradient against the reference: narrow networks, sizes around vector widths."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from layouts import LAYOUTS
@@ -51,6 +53,9 @@ def agree(net, X, y, loss="auto"):
     assert cost == pytest.approx(expected, rel=tolerance, abs=tolerance)
     np.testing.assert_allclose(gradient, g, rtol=0, atol=tolerance * max(1, np.abs(g).max()))
     assert gradient.dtype == net.dtype
+    again = net.loss_and_gradient(X.astype(net.dtype), y.astype(net.dtype), loss=loss)
+    assert again[0] == cost
+    np.testing.assert_array_equal(again[1], gradient)
 
 
 @pytest.mark.parametrize("m", COUNTS)
@@ -105,12 +110,71 @@ def test_penalties_and_weights_of_a_narrow_network(dtype):
         at += W.size + b.size
 
 
-def test_a_number_that_is_not_finite_is_named(dtype):
-    net = fastrna.Network([24, 8, 2], hidden="tanh", dtype=dtype, seed=6)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("hidden", [*HIDDEN, "step", "sign", "exp"], ids=str)
+def test_a_number_that_is_not_finite_is_named(hidden, bad, dtype):
+    """At the first call, and at the ones that find everything in place."""
+    net = fastrna.Network([24, 8, 2], hidden=[hidden], dtype=dtype, seed=6)
     X, y = problem(net, 20)
-    X[7, 3] = np.nan
-    with pytest.raises(ValueError, match="X has nan at row 7, column 3"):
+    for _ in range(2):
+        X[7, 3] = bad
+        with pytest.raises(ValueError, match=f"X has {bad} at row 7, column 3"):
+            net.loss_and_gradient(X, y)
+        X[7, 3], y[4, 1] = 0, bad
+        with pytest.raises(ValueError, match=f"y has {bad} at row 4, column 1"):
+            net.loss_and_gradient(X, y)
+        y[4, 1] = 0
+        kept, net.weights[0][2, 5] = net.weights[0][2, 5], bad
+        with pytest.raises(ValueError, match=rf"weights\[0\] has {bad}"):
+            net.loss_and_gradient(X, y)
+        net.weights[0][2, 5] = kept
         net.loss_and_gradient(X, y)
-    X[7, 3], y[4, 1] = 0, np.inf
-    with pytest.raises(ValueError, match="y has inf at row 4, column 1"):
+
+
+def test_a_cost_beyond_the_largest_number_is_returned(dtype):
+    net = fastrna.Network([3, 2, 1], output="identity", dtype=dtype, init="zeros")
+    X, y = problem(net, 4)
+    y[:] = np.finfo(dtype).max
+    for _ in range(3):
+        cost, gradient = net.loss_and_gradient(X, y)
+        assert cost == np.inf
+        assert gradient.shape == (net.n_parameters,)
+
+
+def test_arguments_count_at_every_call(dtype):
+    """Weights, penalties, another cost and a scaler, after calls without any."""
+    net = fastrna.Network([6, 5, 2], hidden="tanh", dtype=dtype, seed=7)
+    X, y = problem(net, 30)
+    for _ in range(2):
         net.loss_and_gradient(X, y)
+    fresh = net.copy()
+    weights = np.arange(1.0, 31.0)
+    for options in ({"sample_weight": weights}, {"l2": 0.5}, {"l1": 1}, {"l2": np.float32(0.5)},
+                    {"loss": "absolute_error"}, {"loss": ("huber", 0.5)}):  # fmt: skip
+        cost, gradient = net.loss_and_gradient(X, y, **options)
+        assert cost != net.loss_and_gradient(X, y)[0]
+        assert cost == fresh.loss_and_gradient(X, y, **options)[0]
+        np.testing.assert_array_equal(gradient, fresh.loss_and_gradient(X, y, **options)[1])
+    net.scaler = fastrna.Scaler("zscore").fit(3 * X)
+    fresh.scaler = net.scaler
+    assert net.loss_and_gradient(X, y)[0] == fresh.loss_and_gradient(X, y)[0]
+    with pytest.raises(ValueError, match="l2"):
+        net.loss_and_gradient(X, y, l2=-0.5)
+    with pytest.raises(ValueError, match="l1"):
+        net.loss_and_gradient(X, y, l1=np.nan)
+
+
+def test_threads_that_share_a_network(dtype):
+    net = fastrna.Network([24, 8, 2], hidden="tanh", dtype=dtype, seed=8)
+    problems = [problem(net, m, seed=m) for m in (40, 200, 256, 300)]
+    expected = [net.loss_and_gradient(X, y) for X, y in problems]
+
+    def differences(k):
+        X, y = problems[k]
+        return sum(
+            cost != expected[k][0] or not np.array_equal(gradient, expected[k][1])
+            for cost, gradient in (net.loss_and_gradient(X, y) for _ in range(300))
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(differences, range(4))) == [0, 0, 0, 0]

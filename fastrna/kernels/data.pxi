@@ -191,20 +191,35 @@ cdef class Data:
             t += stride
 
 
-def plain_examples(X, y, Py_ssize_t n_x, Py_ssize_t n_y):
-    """Data of X and y where both are finite C-ordered matrices of this module's type and of these
-    widths, as most are; else None, for the caller to convert them or to say what is wrong."""
+cdef Data matrices(X, y, Py_ssize_t n_x, Py_ssize_t n_y):
+    """Data of X and y where both are C-ordered matrices of this module's type and of these widths,
+    as most are; else None. Whether they are finite is left to the caller."""
     cdef int kind = cnp.NPY_FLOAT32 if sizeof(real) == 4 else cnp.NPY_FLOAT64
-    cdef Py_ssize_t m
+    cdef Data data
     for array in (X, y):
         if not (cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(array) == kind
                 and cnp.PyArray_NDIM(array) == 2 and cnp.PyArray_ISCARRAY_RO(array)):
             return None
-    m = cnp.PyArray_DIM(X, 0)
-    if not (m > 0 and cnp.PyArray_DIM(y, 0) == m and cnp.PyArray_DIM(X, 1) == n_x
+    data = Data.__new__(Data)
+    data.m, data.n_x, data.n_y = cnp.PyArray_DIM(X, 0), n_x, n_y
+    if not (data.m > 0 and cnp.PyArray_DIM(y, 0) == data.m and cnp.PyArray_DIM(X, 1) == n_x
             and cnp.PyArray_DIM(y, 1) == n_y):
         return None
-    if not (all_finite(m * n_x, <const real *>cnp.PyArray_DATA(X))
-            and all_finite(m * n_y, <const real *>cnp.PyArray_DATA(y))):
+    data.owners = (X, y)
+    data.kind = FLOAT32 if sizeof(real) == 4 else FLOAT64
+    data.x, data.y = <const char *>cnp.PyArray_DATA(X), <const real *>cnp.PyArray_DATA(y)
+    data.row_bytes, data.step = n_x * sizeof(real), 1
+    data.plain = data.simple = True
+    data.last_row = data.x + (data.m - 1) * data.row_bytes
+    data.total_weight = data.m
+    return data
+
+
+def plain_examples(X, y, Py_ssize_t n_x, Py_ssize_t n_y):
+    """`matrices` that are finite; else None, for the caller to convert X and y or to say what is
+    wrong."""
+    cdef Data data = matrices(X, y, n_x, n_y)
+    if data is None or not (all_finite(data.m * n_x, <const real *>data.x)
+                            and all_finite(data.m * n_y, data.y)):
         return None
-    return Data(m, n_x, n_y, X, y)
+    return data

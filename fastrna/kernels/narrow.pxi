@@ -6,59 +6,72 @@
 # is packed, and nothing transposed but X and y):
 #     Z_l^T = [W_l; b_l]^T [A_{l-1}^T; 1],   dA_{l-1}^T = W_l dZ_l^T
 # The weight gradient alone sums across lanes: dW_l = A_{l-1}^T dZ_l are dot products of rows, a
-# tile of them at a time, added across lanes at the end of a block, woven. Costs go by `loss_of`, as
-# in costs.pxi. 24-8-2 on 200 examples takes two fifths of the time of the engine's way.
+# tile of them at a time, a vector of sums for each weight in the order of the flat parameters;
+# after the last block these are woven into numbers. Costs go by `loss_of`, as in costs.pxi. 24-8-2 on 200 examples takes two fifths of the time of the engine's way.
 # Rejected: the same for training (one step of so small a net is bound by latencies either way).
 # Penalties, weights, classes and CSR go the engine's way.
 
 cdef enum:
     NARROW_ROWS = 256    # examples in a block; its A and dZ stay in L1 and L2
     NARROW_WEIGHTS = 2048  # of a network whose every dot product is worth its sum across lanes
-    DOT_TILE = 4         # rows and columns of dW that are summed together
 
 
-cdef inline void dots(const int rows, const int columns, Py_ssize_t vectors,
-                      const real *a,     # IN  (rows, vectors), rows `stride` apart
-                      const real *d,     # IN  (columns, vectors), likewise
+cdef inline void dots(const int mr, const int nr, Py_ssize_t vectors,
+                      const real *a,     # IN  (mr, vectors), rows `stride` apart
+                      const real *d,     # IN  (nr, vectors), likewise
                       Py_ssize_t stride,
-                      vec *sums          # OUT (rows, columns) a_i d_j, in LANES parts
-                      ) noexcept nogil:
-    cdef vec total[DOT_TILE][DOT_TILE]
-    cdef vec x[DOT_TILE]
-    cdef vec y
+                      bint more,         # whether sums are added to
+                      real *sums,        # OUT (mr, nr vectors) a_i d_j in LANES parts
+                      Py_ssize_t sums_row) noexcept nogil:
+    cdef vec total[MR][NV]
+    cdef vec x
+    cdef vec y[NV]
     cdef Py_ssize_t k, once
     cdef int i, j
     for once in range(1):  # a loop around the others keeps `total` in registers: see `tiles`
-        for i in range(rows):
-            for j in range(columns):
-                total[i][j] = splat(0)
+        for i in range(mr):
+            for j in range(nr):
+                total[i][j] = load(sums + i * sums_row + j * LANES) if more else splat(0)
         for k in range(vectors):
-            for i in range(rows):
-                x[i] = load(a + i * stride + k * LANES)
-            for j in range(columns):
-                y = load(d + j * stride + k * LANES)
-                for i in range(rows):
-                    total[i][j] = total[i][j] + x[i] * y
-        for i in range(rows):
-            for j in range(columns):
-                sums[i * columns + j] = total[i][j]
+            for j in range(nr):
+                y[j] = load(d + j * stride + k * LANES)
+            for i in range(mr):
+                x = load(a + i * stride + k * LANES)
+                for j in range(nr):
+                    total[i][j] = total[i][j] + x * y[j]
+        for i in range(mr):
+            for j in range(nr):
+                store(sums + i * sums_row + j * LANES, total[i][j])
 
 
-cdef void dots_of(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t vectors, const real *a,
-                  const real *d, Py_ssize_t stride, vec *sums) noexcept nogil:
-    """`dots` with its sizes known at run time."""
-    cdef Py_ssize_t i, j
-    if rows == DOT_TILE and columns == DOT_TILE:
-        dots(DOT_TILE, DOT_TILE, vectors, a, d, stride, sums)
-    elif rows == DOT_TILE and columns == 2:
-        dots(DOT_TILE, 2, vectors, a, d, stride, sums)
-    elif rows == 1 and columns == DOT_TILE:
-        dots(1, DOT_TILE, vectors, a, d, stride, sums)
+cdef inline void dots_of_columns(const int mr, Py_ssize_t nr, Py_ssize_t vectors, const real *a,
+                                 const real *d, Py_ssize_t stride, bint more, real *sums,
+                                 Py_ssize_t sums_row) noexcept nogil:
+    if NV >= 4 and nr == 4:
+        dots(mr, 4, vectors, a, d, stride, more, sums, sums_row)
+    elif NV >= 3 and nr == 3:
+        dots(mr, 3, vectors, a, d, stride, more, sums, sums_row)
+    elif nr == 2:
+        dots(mr, 2, vectors, a, d, stride, more, sums, sums_row)
     else:
-        for i in range(rows):
-            for j in range(columns):
-                dots(1, 1, vectors, a + i * stride, d + j * stride, stride,
-                     sums + i * columns + j)
+        dots(mr, 1, vectors, a, d, stride, more, sums, sums_row)
+
+
+cdef void dots_of(Py_ssize_t mr, Py_ssize_t nr, Py_ssize_t vectors, const real *a, const real *d,
+                  Py_ssize_t stride, bint more, real *sums, Py_ssize_t sums_row) noexcept nogil:
+    """`dots` with its sizes known at run time."""
+    if MR >= 6 and mr == 6:
+        dots_of_columns(6, nr, vectors, a, d, stride, more, sums, sums_row)
+    elif MR >= 5 and mr == 5:
+        dots_of_columns(5, nr, vectors, a, d, stride, more, sums, sums_row)
+    elif mr == 4:
+        dots_of_columns(4, nr, vectors, a, d, stride, more, sums, sums_row)
+    elif mr == 3:
+        dots_of_columns(3, nr, vectors, a, d, stride, more, sums, sums_row)
+    elif mr == 2:
+        dots_of_columns(2, nr, vectors, a, d, stride, more, sums, sums_row)
+    else:
+        dots_of_columns(1, nr, vectors, a, d, stride, more, sums, sums_row)
 
 
 cdef struct Turned:
@@ -81,12 +94,13 @@ cdef class NarrowGradient:
     """
 
     cdef Turned *layers
-    cdef Py_ssize_t n_layers, n_x, stride, spare_row
+    cdef Py_ssize_t n_layers, n_x, n_parameters, stride, spare_row
     cdef int loss
     cdef real loss_parameter
     cdef real *input       # (n_x + 1, stride) X^T, the last row ones
     cdef real *target      # (n_y, stride) y^T
     cdef real *spare       # (LANES, spare_row) the rows of a square that is not read in place
+    cdef real *sums        # (n_parameters, LANES) the gradient before its lanes are added up
     cdef object memory
 
     def __cinit__(self, sizes, *args):
@@ -106,10 +120,12 @@ cdef class NarrowGradient:
         self.n_x = sizes[0]
         self.stride = NARROW_ROWS + CACHE_LINE // sizeof(real)  # not a power of two apart
         self.spare_row = vectors_of(max(sizes[0] + 1, sizes[self.n_layers])) * LANES
+        self.n_parameters = sum((n_in + 1) * n_out for n_in, n_out in zip(sizes, sizes[1:]))
         rows = sizes[0] + 1 + sizes[self.n_layers] + sum(3 * n + 1 for n in sizes[1:])
-        rows += (LANES * self.spare_row + self.stride - 1) // self.stride
-        self.memory = np.zeros((rows + 1) * self.stride, np.float32 if sizeof(real) == 4
-                               else np.float64)
+        numbers = rows * self.stride + LANES * (
+            self.spare_row + vectors_of(self.n_parameters) * LANES)
+        self.memory = np.zeros(numbers + CACHE_LINE // sizeof(real),
+                               np.float32 if sizeof(real) == 4 else np.float64)
         at = <real *>((<size_t>cnp.PyArray_DATA(self.memory) + CACHE_LINE - 1)
                       // CACHE_LINE * CACHE_LINE)
         self.input = at
@@ -132,6 +148,7 @@ cdef class NarrowGradient:
             at += layer.n_out * self.stride
         self.target = at
         self.spare = at + self.layers[self.n_layers - 1].n_out * self.stride
+        self.sums = self.spare + LANES * self.spare_row
 
     cdef void turn_inputs(self, Data data, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
         """X^T of a block: whole squares of vectors from where they lie, others through `spare`."""
@@ -193,73 +210,107 @@ cdef class NarrowGradient:
         return sum_of(total)
 
     cdef void add_gradient(self, const Turned *layer, const real *a, Py_ssize_t vectors,
-                           bint more, real *gradient) noexcept nogil:
-        """dW_l and db_l, (n_in + 1, n_out) flat: dot products of rows of A^T and dZ^T."""
-        cdef vec sums[DOT_TILE * DOT_TILE + LANES]
-        cdef real totals[DOT_TILE * DOT_TILE + LANES]
-        cdef Py_ssize_t i, j, k, r, c, rows, columns, count
-        cdef real *g
-        for i from 0 <= i < layer.n_in + 1 by DOT_TILE:
-            rows = min(DOT_TILE, layer.n_in + 1 - i)
-            for j from 0 <= j < layer.n_out by DOT_TILE:
-                columns = min(DOT_TILE, layer.n_out - j)
-                count = rows * columns
-                dots_of(rows, columns, vectors, a + i * self.stride, layer.d + j * self.stride,
-                        self.stride, sums)
-                for k from 0 <= k < count by LANES:
-                    sums_of_rows(min(LANES, count - k), sums + k, totals + k)
-                k = 0
-                for r in range(rows):
-                    g = gradient + layer.offset + (i + r) * layer.n_out + j
-                    if columns == DOT_TILE and not more:
-                        memcpy(g, totals + k, DOT_TILE * sizeof(real))
-                        k += DOT_TILE
-                        continue
-                    for c in range(columns):
-                        g[c] = g[c] + totals[k] if more else totals[k]
-                        k += 1
+                           bint more) noexcept nogil:
+        """dW_l and db_l of a block, (n_in + 1, n_out): dot products of rows of A^T and dZ^T."""
+        cdef Parts tiles = parts_of(layer.n_in + 1, MR), columns = parts_of(layer.n_out, NV)
+        cdef Py_ssize_t t, c, mr, nr, j
+        cdef real *sums = self.sums + layer.offset * LANES
+        for t in range(tiles.number):
+            mr = tiles.size + (t < tiles.larger)
+            j = 0
+            for c in range(columns.number):
+                nr = columns.size + (c < columns.larger)
+                dots_of(mr, nr, vectors, a, layer.d + j * self.stride, self.stride, more,
+                        sums + j * LANES, layer.n_out * LANES)
+                j += nr
+            a += mr * self.stride
+            sums += mr * layer.n_out * LANES
 
-    def gradient(self, cnp.ndarray parameters not None, Data data not None):
-        """(cost, gradient) as of `Engine.gradient`, for data that are `simple`."""
-        cdef cnp.npy_intp size = cnp.PyArray_DIM(parameters, 0)
-        cdef cnp.ndarray gradient = cnp.PyArray_EMPTY(
-            1, &size, cnp.NPY_FLOAT32 if sizeof(real) == 4 else cnp.NPY_FLOAT64, 0)
-        cdef const real *flat = <const real *>cnp.PyArray_DATA(parameters)
-        cdef real *out = <real *>cnp.PyArray_DATA(gradient)
+    cdef void weave(self, real *gradient) noexcept nogil:
+        """The gradient from its sums in LANES parts."""
+        cdef Py_ssize_t k
+        for k from 0 <= k < self.n_parameters by LANES:
+            store_first(gradient + k, sums_of(<vec *>self.sums + k), self.n_parameters - k)
+
+    cdef double backpropagate(self, const real *flat, Data data, real *gradient) noexcept nogil:
+        """The mean cost; its gradient goes into `gradient` (n_parameters,)."""
         cdef Py_ssize_t first = 0, rows, vectors, l
         cdef Turned *layer
         cdef const real *a
         cdef double cost = 0
+        while first < data.m:
+            rows = min(NARROW_ROWS, data.m - first)
+            vectors = vectors_of(rows)
+            self.turn_inputs(data, first, rows)
+            self.turn_targets(data, first, rows)
+            a = self.input
+            for l in range(self.n_layers):
+                layer = &self.layers[l]
+                product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1,
+                        flat + layer.offset, 1, layer.n_out, a, self.stride, layer.n_in + 1, 0,
+                        False, False, layer.z, self.stride, nowhere())
+                activate(layer.activation, layer.parameter, layer.n_out, vectors, self.stride,
+                         layer.z, layer.a)
+                a = layer.a
+            cost += self.compare(rows, <real>(1.0 / data.m))
+            for l in range(self.n_layers - 1, -1, -1):
+                layer = &self.layers[l]
+                self.add_gradient(layer, self.layers[l - 1].a if l > 0 else self.input, vectors,
+                                  first > 0)
+                if l > 0:
+                    product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out,
+                            flat + layer.offset, layer.n_out, 1, layer.d, self.stride,
+                            layer.n_out, 0, False, False, self.layers[l - 1].d, self.stride,
+                            nowhere())
+                    differentiate(self.layers[l - 1].activation, self.layers[l - 1].parameter,
+                                  layer.n_in, vectors, self.stride, self.layers[l - 1].z,
+                                  self.layers[l - 1].a, self.layers[l - 1].d)
+            first += rows
+        self.weave(gradient)
+        return cost / data.m
+
+    def gradient(self, cnp.ndarray parameters not None, Data data not None):
+        """(cost, gradient) as of `Engine.gradient`, for data that are `simple`."""
+        cdef cnp.ndarray gradient = like(parameters)
+        cdef double cost
         with nogil:
-            while first < data.m:
-                rows = min(NARROW_ROWS, data.m - first)
-                vectors = vectors_of(rows)
-                self.turn_inputs(data, first, rows)
-                self.turn_targets(data, first, rows)
-                a = self.input
-                for l in range(self.n_layers):
-                    layer = &self.layers[l]
-                    product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1,
-                            flat + layer.offset, 1, layer.n_out, a, self.stride, layer.n_in + 1, 0,
-                            False, False, layer.z, self.stride, nowhere())
-                    activate(layer.activation, layer.parameter, layer.n_out, vectors, self.stride,
-                             layer.z, layer.a)
-                    a = layer.a
-                cost += self.compare(rows, <real>(1.0 / data.m))
-                for l in range(self.n_layers - 1, -1, -1):
-                    layer = &self.layers[l]
-                    self.add_gradient(layer, self.layers[l - 1].a if l > 0 else self.input,
-                                      vectors, first > 0, out)
-                    if l > 0:
-                        product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out,
-                                flat + layer.offset, layer.n_out, 1, layer.d, self.stride,
-                                layer.n_out, 0, False, False, self.layers[l - 1].d, self.stride,
-                                nowhere())
-                        differentiate(self.layers[l - 1].activation, self.layers[l - 1].parameter,
-                                      layer.n_in, vectors, self.stride, self.layers[l - 1].z,
-                                      self.layers[l - 1].a, self.layers[l - 1].d)
-                first += rows
-        return cost / data.m, gradient
+            cost = self.backpropagate(<const real *>cnp.PyArray_DATA(parameters), data,
+                                      <real *>cnp.PyArray_DATA(gradient))
+        return cost, gradient
+
+    def gradient_of(self, cnp.ndarray parameters not None, X, y, sample_weight, l2, l1):
+        """(cost, gradient) of one block of examples without weights and penalties, by the shortest
+        way; None where an argument is not as that needs it, or a result not finite.
+
+        The interpreter is not let go: a block takes a few microseconds. X is not looked through:
+        each of its numbers is a factor of the gradient, which would not be finite either.
+        """
+        cdef Data data
+        cdef cnp.ndarray gradient
+        cdef double cost
+        cdef Py_ssize_t size = cnp.PyArray_DIM(parameters, 0)
+        cdef const real *flat = <const real *>cnp.PyArray_DATA(parameters)
+        if sample_weight is not None or not (is_zero(l2) and is_zero(l1)):
+            return None
+        data = matrices(X, y, self.n_x, self.layers[self.n_layers - 1].n_out)
+        if data is None or data.m > NARROW_ROWS or not (all_finite(size, flat) and all_finite(
+                data.m * data.n_y, data.y)):
+            return None
+        gradient = like(parameters)
+        cost = self.backpropagate(flat, data, <real *>cnp.PyArray_DATA(gradient))
+        if not (isfinite(cost) and all_finite(size, <const real *>cnp.PyArray_DATA(gradient))):
+            return None
+        return cost, gradient
+
+
+cdef inline bint is_zero(x):
+    return type(x) is float and <double>x == 0
+
+
+cdef inline cnp.ndarray like(cnp.ndarray flat):
+    """A flat array of that size and of this module's type, with whatever memory held."""
+    cdef cnp.npy_intp size = cnp.PyArray_DIM(flat, 0)
+    return cnp.PyArray_EMPTY(1, &size, cnp.NPY_FLOAT32 if sizeof(real) == 4 else cnp.NPY_FLOAT64, 0)
 
 
 def is_narrow(sizes):

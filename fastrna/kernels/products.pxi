@@ -355,9 +355,11 @@ cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) n
     return found
 
 
-cdef inline void transpose_block(const real *source, Py_ssize_t source_row, Py_ssize_t columns,
-                                 real *target, Py_ssize_t target_row) noexcept nogil:
-    """A square of LANES vectors, by log2(LANES) rounds of interleaving; `columns` are stored."""
+cdef inline void transpose_columns(const int most, const real *source, Py_ssize_t source_row,
+                                   Py_ssize_t columns, real *target,
+                                   Py_ssize_t target_row) noexcept nogil:
+    """`transpose_block` of no more than `most` columns: the compiler leaves out what only others
+    would need."""
     cdef vec rows[LANES]
     cdef vec woven[LANES]
     cdef int i, n = LANES
@@ -370,9 +372,20 @@ cdef inline void transpose_block(const real *source, Py_ssize_t source_row, Py_s
         for i in range(LANES):
             rows[i] = woven[i]
         n //= 2
-    for i in range(LANES):
+    for i in range(most):
         if i < columns:
             store(target + i * target_row, rows[i])
+
+
+cdef inline void transpose_block(const real *source, Py_ssize_t source_row, Py_ssize_t columns,
+                                 real *target, Py_ssize_t target_row) noexcept nogil:
+    """A square of LANES vectors, by log2(LANES) rounds of interleaving; `columns` are stored."""
+    if columns <= LANES // 8:
+        transpose_columns(LANES // 8, source, source_row, columns, target, target_row)
+    elif columns <= LANES // 2:
+        transpose_columns(LANES // 2, source, source_row, columns, target, target_row)
+    else:
+        transpose_columns(LANES, source, source_row, columns, target, target_row)
 
 
 cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vector,
