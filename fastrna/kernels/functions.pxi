@@ -96,7 +96,7 @@ cdef inline vec largest_of_each(vec *rows) noexcept nogil:
         n //= 2
         for i in range(n):
             rows[i] = larger(interleave_low(rows[i], rows[i + n]),
-                              interleave_high(rows[i], rows[i + n]))
+                             interleave_high(rows[i], rows[i + n]))
     return rows[0]
 
 

@@ -84,7 +84,9 @@ cdef class Predictor:
                     following = layer + 1 if l + 1 < self.n_layers else self.layers
                     wanted = rows_of_panel(packed + layer.size if l + 1 < self.n_layers else first,
                                            following.vectors, following.rows, 0, 0, following.rows)
-            if a != NULL:
+            if layer.n_out == 1 and l > 0:
+                self.column(layer, rows, a, z)
+            elif a != NULL:
                 product(rows, layer.vectors, 0, panels_of(layer.vectors), layer.n_in, a,
                         stride, 1, self.flat + layer.offset if packed == NULL else packed,
                         layer.n_out if packed == NULL else 0, layer.rows, 0, True, False, z,
@@ -99,6 +101,18 @@ cdef class Predictor:
             stride = self.widest
             z = other if z == one else one
         return a
+
+    cdef void column(self, const Layer *layer, Py_ssize_t rows, const real *a,
+                     real *z) noexcept nogil:
+        """A layer of one unit, whose tiles would use one lane of a vector: its weights, a column,
+        lie side by side, and each row's product with them is a dot product."""
+        cdef const real *w = self.flat + layer.offset
+        cdef Py_ssize_t vectors = layer.n_in // LANES, s, j
+        dot_columns(rows, 1, vectors, 0, panels_of(vectors), a, self.widest, w, w + layer.n_in,
+                    False, z, self.widest)
+        for s in range(rows):  # lanes past n_in may hold anything
+            for j in range(vectors * LANES, layer.n_in):
+                z[s * self.widest] += a[s * self.widest + j] * w[j]
 
     def predict_one(self, x, out=None, shift=None, scale=None):
         """One row (n_x,) -> (n_y,); None where x or out is not as the fast path needs it."""
@@ -152,7 +166,9 @@ cdef class Predictor:
             stride = data.row_bytes // <Py_ssize_t>sizeof(real)
             wanted.at = <const char *>(a + rows * stride)
             wanted.bytes = min(rows, data.m - first - rows) * data.row_bytes
-            for s in range(rows):
+            if stride == self.n_x and not all_finite(rows * stride, a):
+                return False
+            for s in range(rows if stride != self.n_x else 0):
                 if not all_finite(self.n_x, a + s * stride):
                     return False
         else:

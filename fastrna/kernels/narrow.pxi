@@ -7,7 +7,8 @@
 #     Z_l^T = [W_l; b_l]^T [A_{l-1}^T; 1],   dA_{l-1}^T = W_l dZ_l^T
 # The weight gradient alone sums across lanes: dW_l = A_{l-1}^T dZ_l are dot products of rows, a
 # tile of them at a time, a vector of sums for each weight in the order of the flat parameters;
-# after the last block these are woven into numbers. Costs go by `loss_of`, as in costs.pxi. 24-8-2 on 200 examples takes two fifths of the time of the engine's way.
+# after the last block these are woven into numbers. Costs go by `loss_of`, as in costs.pxi. 24-8-2
+# on 200 examples takes a third of the time of the engine's way.
 # Rejected: the same for training (one step of so small a net is bound by latencies either way).
 # Penalties, weights, classes and CSR go the engine's way.
 
