@@ -81,6 +81,12 @@ class Case:
         """Those of one epoch: forward, weight gradient, and dA for all layers but the first."""
         return self.m * (3 * self.forward_flops - 2 * self.sizes[0] * self.sizes[1])
 
+    def flops(self, task: str) -> int | None:
+        """Those of one call of a task of many examples; None for tasks of a few microseconds."""
+        if task in ("epoch", "threads"):
+            return self.epoch_flops
+        return self.m * self.forward_flops if task == "predict" else None
+
     @cached_property
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Examples X (m, n_x), and labels (m,) for softmax or targets (m, n_y)."""

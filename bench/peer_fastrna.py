@@ -21,6 +21,11 @@ def peak(dtype: str, n_threads: int) -> float:
     return fastrna.kernels.load(dtype).fma_peak(0.05, n_threads)
 
 
+def sustained(dtype: str, n_threads: int) -> float:
+    """Measure what of that it keeps up, flop/s."""
+    return fastrna.kernels.load(dtype).fma_sustained(0.3, n_threads)
+
+
 def network(case: Case) -> fastrna.Network:
     """Make the case's network with the weights that all peers start from."""
     net = fastrna.Network(

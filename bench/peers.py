@@ -13,8 +13,9 @@ Each line is one network. Every peer has a process of its own, stopped while ano
 the fastest peer's time over fastrna's: above 1, fastrna is faster. It leaves out "JAX, order",
 whose permutations NumPy draws outside the jit; "of all" is the ratio with it. The peak is what
 the machine's multiply-add units can do on the same number of threads at the time: the best of
-several bursts right after each of fastrna's timings; the fraction is the median over the rounds. An
-epoch includes drawing the permutation and gathering the examples.
+several bursts right after each of fastrna's timings. "Sustained" is what the same units then do
+over a third of a second: of that an epoch of as long could reach all. Both fractions are the median
+over the rounds. An epoch includes drawing the permutation and gathering the examples.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class Bench:
         """Time one case in interleaved rounds; the seconds of every round, by peer."""
         ready = self.prepare(section, case)
         seconds: dict[str, list[float]] = {}
-        peaks = []
+        peaks, sustained = [], []
+        flops = case.flops(section.task)
         order = list(ready)
         for _ in range(self.options.rounds):
             order = order[1:] + order[:1]
@@ -123,18 +125,20 @@ class Bench:
                 for label, value in self.workers[peer]("time", self.options.budget).items():
                     key = label if section.task == "threads" else peer
                     seconds.setdefault(key, []).append(value)
-                if peer == "fastrna":
-                    n_threads = 1 if case.m == 1 else self.options.threads
-                    peaks.append(self.workers[peer]("ask", "peak", case.dtype, n_threads))
+                if peer == "fastrna" and flops:
+                    machine = case.dtype, self.options.threads
+                    peaks.append(self.workers[peer]("ask", "peak", *machine))
+                    sustained.append(self.workers[peer]("ask", "sustained", *machine))
         return {
             "section": name,
             "case": case.name,
             **asdict(case),
             "parameters": case.n_parameters,
-            "flops": case.epoch_flops if section.task in ("epoch", "threads") else None,
+            "flops": flops,
             "seconds": seconds,
             "median": {k: statistics.median(v) for k, v in seconds.items()},
             "peaks": peaks,
+            "sustained": sustained,
             "ways": {k: v["ways"] for k, v in ready.items()},
             "costs": {k: next(iter(v["costs"].values())) for k, v in ready.items()},
         }
@@ -152,11 +156,14 @@ def ratio(result: dict, without: tuple[str, ...] = ()) -> float | None:
     return min(others) / median["fastrna"] if "fastrna" in median and others else None
 
 
-def fraction_of_peak(result: dict, key: str = "fastrna") -> float | None:
-    """Divide the arithmetic that fastrna did in a second by what the machine could do then."""
-    if not (result["flops"] and result["peaks"] and key in result["seconds"]):
+def fraction_of_peak(result: dict, key: str = "fastrna", of: str = "peaks") -> float | None:
+    """Divide the arithmetic that fastrna did in a second by what the machine could do then.
+
+    That is its "peaks", or what it "sustained".
+    """
+    if not (result["flops"] and result[of] and key in result["seconds"]):
         return None
-    rounds = zip(result["seconds"][key], result["peaks"], strict=True)
+    rounds = zip(result["seconds"][key], result[of], strict=True)
     return statistics.median(result["flops"] / seconds / peak for seconds, peak in rounds)
 
 
@@ -185,7 +192,7 @@ def print_head(section: Section, options: argparse.Namespace, columns: list[str]
     names = "".join(TITLES.get(c, c).rjust(11) for c in columns)
     last = "".join(f"{c:>11}" for c in ("2 over 1", "auto")) if section.task == "threads" else ""
     last = last or "".join(f"{c:>11}" for c in ("ratio", "of all", "wanted"))
-    print(f"{'sizes, examples, batch':<42}{names}{last}{'of peak':>9}", flush=True)
+    print(f"{'sizes, examples, batch':<42}{names}{last}{'of peak':>9}{'sustained':>11}", flush=True)
 
 
 def print_line(section: Section, result: dict, columns: list[str]) -> None:
@@ -196,14 +203,16 @@ def print_line(section: Section, result: dict, columns: list[str]) -> None:
         one, several, auto = (median.get(c) for c in columns)
         best = min(one, several)
         last = cell(one / several, form=".2f") + cell(best / auto, form=".2f")
-        share = fraction_of_peak(result, "automatic")
+        key = "automatic"
     else:
         aims = [f"{result['target']:g}"] if result["target"] else []
         aims += [f"{result['limit'] * scale:g} {section.unit}"] if result["limit"] else []
         last = cell(ratio(result, without=("jax_order",)), form=".2f")
         last += cell(ratio(result), form=".2f") + (", ".join(aims) or "-").rjust(11)
-        share = fraction_of_peak(result)
-    print(f"{result['case']:<42}{times}{last}{cell(share, 9, '.0%')}", flush=True)
+        key = "fastrna"
+    shares = cell(fraction_of_peak(result, key), 9, ".0%")
+    shares += cell(fraction_of_peak(result, key, "sustained"), 11, ".0%")
+    print(f"{result['case']:<42}{times}{last}{shares}", flush=True)
     if warning := disagreement(result):
         print(warning)
 

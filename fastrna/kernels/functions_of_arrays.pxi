@@ -312,24 +312,40 @@ cdef double peak_loop(Py_ssize_t rounds) noexcept nogil:
     return sum_of(y)
 
 
+cdef enum:
+    PEAK_ROUNDS = 200000  # of a burst: some milliseconds
+    RUN_ROUNDS = 10000
+
+
 def fma_peak(double seconds=0.05, int n_threads=1):
     """The machine's floating-point peak in operations a second: multiply-adds on registers alone.
 
     The best of several short runs on n_threads threads at once, over about `seconds` in all.
     """
-    cdef Py_ssize_t rounds = 200000
     cdef double start, best = 0, used = 0, took, total = 0
     cdef int i
     while used < seconds:
         with nogil:
             start = seconds_now()
             if n_threads == 1:
-                total += peak_loop(rounds)
+                total += peak_loop(PEAK_ROUNDS)
             else:
                 for i in prange(n_threads, num_threads=n_threads, schedule="static"):
-                    total += peak_loop(rounds)
+                    total += peak_loop(PEAK_ROUNDS)
             took = seconds_now() - start
         used += took
-        best = max(best, 2.0 * MR * NV * LANES * rounds * n_threads / took)
+        best = max(best, 2.0 * MR * NV * LANES * PEAK_ROUNDS * n_threads / took)
     # The sums are part of the result, or the compiler would drop the loop.
     return best + 1e-300 * total
+
+
+def fma_sustained(double seconds=0.5, int n_threads=1):
+    """What `fma_peak` finds at best, as it is kept up: operations a second over all of `seconds`,
+    which other work on the cores and the clock under load make less."""
+    cdef double start = seconds_now(), total = 0, operations = 0
+    cdef int i
+    for i in prange(n_threads, num_threads=n_threads, schedule="static", nogil=True):
+        while seconds_now() - start < seconds:
+            total += peak_loop(RUN_ROUNDS)
+            operations += 2.0 * MR * NV * LANES * RUN_ROUNDS
+    return operations / (seconds_now() - start) + 1e-300 * total

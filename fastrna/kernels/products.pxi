@@ -323,8 +323,7 @@ cdef inline void pack_sliver(int mr, Py_ssize_t depth,
     cdef int i
     if mr == MR:
         for k in range(depth):
-            for i in range(MR):
-                sliver[i] = a[i]
+            memcpy(sliver, a, MR * sizeof(real))
             sliver += MR
             a += a_depth
     else:
