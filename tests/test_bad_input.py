@@ -450,3 +450,12 @@ def test_gradient_descent(gradient, w0, steps, words):
         fastrna.gradient_descent(gradient, w0, fastrna.SGD(0.1), steps)
     for word in words:
         assert word in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "two", "2x", " 2"])
+def test_threads_in_the_environment(value, monkeypatch):
+    net = network()
+    monkeypatch.setenv("FASTRNA_NUM_THREADS", value)
+    refuse(net, lambda: fastrna.train(net, GOOD_X, GOOD_Y), "FASTRNA_NUM_THREADS", repr(value))
+    monkeypatch.setenv("FASTRNA_NUM_THREADS", "02")
+    fastrna.train(net, GOOD_X, GOOD_Y, epochs=1)

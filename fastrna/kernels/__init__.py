@@ -149,14 +149,15 @@ def thread_limit() -> int:
     if _forked:
         return 1
     kernel = _import("f32", isa())
-    wanted = None
-    if kernel.in_environment(b"FASTRNA_NUM_THREADS"):
-        wanted = os.environ.get("FASTRNA_NUM_THREADS")
+    wanted = kernel.integer_in_environment(b"FASTRNA_NUM_THREADS")
     if wanted is None:
         return kernel.thread_limit()
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise ValueError(f"FASTRNA_NUM_THREADS is {wanted!r}; expected an integer of at least 1.")
-    return int(wanted)
+    if wanted < 1:
+        raise ValueError(
+            f"FASTRNA_NUM_THREADS is {os.environ.get('FASTRNA_NUM_THREADS')!r}; expected an "
+            "integer of at least 1."
+        )
+    return wanted
 
 
 class TeamChoice:

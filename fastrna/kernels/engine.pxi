@@ -32,7 +32,7 @@ from cython.parallel cimport parallel, prange, threadid
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdlib cimport getenv
+from libc.stdlib cimport getenv, strtol
 from libc.string cimport memcpy, memset
 cimport numpy as cnp
 
