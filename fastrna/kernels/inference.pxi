@@ -154,6 +154,7 @@ cdef class Predictor:
                     real *scratch, real *out) noexcept nogil:
         """Predict some rows; False where one read in place is not finite."""
         cdef Py_ssize_t s, stride = self.input_stride
+        cdef bint finite = True
         cdef real *input = scratch + 2 * BLOCK_ROWS * self.widest
         cdef const real *a = input
         cdef Region wanted = nowhere()
@@ -166,11 +167,13 @@ cdef class Predictor:
             stride = data.row_bytes // <Py_ssize_t>sizeof(real)
             wanted.at = <const char *>(a + rows * stride)
             wanted.bytes = min(rows, data.m - first - rows) * data.row_bytes
-            if stride == self.n_x and not all_finite(rows * stride, a):
+            if stride == self.n_x:  # one after the other, and looked through as one
+                finite = all_finite(rows * stride, a)
+            else:
+                for s in range(rows):
+                    finite = finite and all_finite(self.n_x, a + s * stride)
+            if not finite:
                 return False
-            for s in range(rows if stride != self.n_x else 0):
-                if not all_finite(self.n_x, a + s * stride):
-                    return False
         else:
             data.gather(NULL, first, rows, input, stride)
         a = self.through(rows, a, stride, packed, wanted, scratch,
