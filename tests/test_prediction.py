@@ -1,0 +1,52 @@
+"""Network.predict and predict_one against the reference: one row, many, widths around vectors."""
+
+import numpy as np
+import pytest
+from tolerances import ELEMENTWISE
+
+import fastrna
+from fastrna import reference
+
+# Around where the weights begin to be packed, and around the block of rows of a thread.
+COUNTS = [1, 2, 15, 16, 17, 23, 24, 25, 95, 96, 97, 300]
+WIDTHS = [1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100]
+
+
+@pytest.mark.parametrize("n_y", [1, 2, 10, 17])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("hidden", ["tanh", "exp"])
+def test_widths_around_vectors(hidden, width, n_y, dtype):
+    net = fastrna.Network([5, 6, width, n_y], hidden=["tanh", hidden], dtype=dtype, seed=1)
+    for k, b in enumerate(net.biases):
+        b[:] = np.random.default_rng(k).normal(size=b.shape)
+    X = np.random.default_rng(0).normal(size=(max(COUNTS), 5)).astype(dtype)
+    wide = fastrna.Network(
+        net.sizes, hidden=["tanh", hidden], output=net.activations[-1][0], dtype="float64"
+    )
+    wide.parameters = net.parameters
+    expected = reference.predict(wide, X.astype("float64"))
+    tolerance = 10 * ELEMENTWISE[dtype] * max(1, np.abs(expected).max())
+    for m in COUNTS:
+        np.testing.assert_allclose(net.predict(X[:m]), expected[:m], rtol=0, atol=tolerance)
+    np.testing.assert_array_equal(net.predict_one(X[0]), net.predict(X)[0])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("n_x", [1, 8, 17])
+@pytest.mark.parametrize("layout", ["contiguous", "columns of a wider array", "every other row"])
+def test_a_number_that_is_not_finite_is_named_wherever_it_lies(layout, n_x, n_threads, dtype):
+    net = fastrna.Network([n_x, 4, 1], dtype=dtype, seed=2)
+    m = 210
+    X = {
+        "contiguous": np.zeros((m, n_x), dtype),
+        "columns of a wider array": np.full((m, n_x + 3), np.nan, dtype)[:, 1 : n_x + 1],
+        "every other row": np.full((2 * m, n_x), np.nan, dtype)[::2],
+    }[layout]
+    X[:] = 0
+    assert np.isfinite(net.predict(X, n_threads=n_threads)).all()
+    for row in (0, 95, 96, m - 1):
+        for bad in (np.nan, np.inf, -np.inf):
+            X[row, n_x - 1] = bad
+            with pytest.raises(ValueError, match=f"X has {bad} at row {row}, column {n_x - 1}"):
+                net.predict(X, n_threads=n_threads)
+        X[row, n_x - 1] = 0
