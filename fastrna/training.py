@@ -256,10 +256,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _engine_for(self, data, rows):
         """Return the engine, rebuilt only where a larger one is needed; its state moves along."""
-        kind = rows, data.is_sparse
-        if self._engine is not None and kind == self._engine_serves:
+        batches = rows, data.is_sparse
+        if self._engine is not None and batches == self._engine_serves:
             return self._engine
-        self._engine_serves = kind
         options = {
             "capacity": min(rows, CHUNK_ROWS),
             "chunked": rows > CHUNK_ROWS,
@@ -276,6 +275,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             )
             self._engine_options = options
             self._give_moments(*moments)
+        self._engine_serves = batches  # only now that there is one: memory may have run out before
         return self._engine
 
     def _kind(self):
