@@ -320,8 +320,8 @@ cdef double peak_loop(Py_ssize_t rounds) noexcept nogil:
 
 
 cdef enum:
-    PEAK_ROUNDS = 200000  # of a burst: some milliseconds
-    RUN_ROUNDS = 10000
+    PEAK_ROUNDS = 200000  # of a burst: about a millisecond
+    RUN_ROUNDS = 10000    # between two looks at the clock
 
 
 def fma_peak(double seconds=0.05, int n_threads=1):
