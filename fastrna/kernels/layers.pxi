@@ -469,10 +469,24 @@ cdef inline bint packs(const Layer *layer, Py_ssize_t count) noexcept nogil:
     return layer.slivers != NULL and count >= DEEP_ROWS
 
 
+cdef inline void turn_over(Py_ssize_t rows, Py_ssize_t n_out,
+                           const real *across,   # IN  (n_out, rows), rows across_row apart
+                           Py_ssize_t across_row,
+                           real *slope           # OUT (rows, LANES), zeros past n_out stay
+                           ) noexcept nogil:
+    cdef Py_ssize_t r, o
+    for o in range(n_out):
+        for r in range(rows):
+            slope[r * LANES + o] = across[o * across_row + r]
+
+
 cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t row,
                           Py_ssize_t count, const real *a, Py_ssize_t a_depth, real *gradient,
                           bint first, bint last, const Update *u, real *penalties) noexcept nogil:
-    """`gradient_tiles` of a layer of a few units: dW^T = dZ^T A, whose vectors are full."""
+    """`gradient_tiles` of a layer of a few units: dW^T = dZ^T A, whose vectors are full.
+
+    What is not the last yet is kept so: block by block (n_out, rows), a few lines to cross.
+    """
     cdef vec across[SLIGHT_UNITS][NV]
     cdef vec sums[NV * LANES]
     cdef real *slope = <real *>sums
@@ -486,18 +500,17 @@ cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_s
         tiles_of(<int>layer.n_out, <int>nv, nothing_ahead(), 1, count,
                  layer.d + row * layer.stride, 1, layer.stride, a + row * a_depth + i, a_depth,
                  &ZEROS[0], 0, False, <real *>across, nv * LANES)
-        for r in range(n):
-            for o in range(layer.n_out):
-                slope[r * LANES + o] = (<real *>across)[o * nv * LANES + r]
         so_far = gradient + i * LANES
-        if not first:
+        for o in range(0 if first else layer.n_out):
             for r in range(n):
-                store(slope + r * LANES, load(slope + r * LANES) + load(so_far + r * LANES))
+                (<real *>across)[o * nv * LANES + r] += so_far[o * n + r]
         if last:
+            turn_over(n, layer.n_out, <real *>across, nv * LANES, slope)
             update_rows(layer, i, i + n, 0, LANES, &UNIT[0], 0, slope, LANES, u, gradient,
                         penalties, i > lo, NULL, NULL)
-        else:
-            memcpy(so_far, slope, n * LANES * sizeof(real))
+            continue
+        for o in range(layer.n_out):
+            memcpy(so_far + o * n, <real *>across + o * nv * LANES, n * sizeof(real))
 
 
 cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
@@ -550,7 +563,7 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
                 ahead.one = <const char *>(layer.weights + at + (i + n * mr) * width)
                 ahead.other = <const char *>(layer.velocity + at + (i + n * mr) * width)
             else:
-                ahead.one = ahead.other = <const char *>(so_far + n * mr * width)
+                ahead.one = ahead.other = <const char *>so_far
             tiles_of(<int>mr, <int>nv, ahead, n, count, columns, 1, depth_step, d, d_row,
                      &ZEROS[0] if first else so_far, 0 if first else width, False,
                      slope if last else so_far, width)
@@ -629,6 +642,27 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
             renew_transposed(net, layer, lo, hi, 0, panels)
 
 
+cdef void add_slight_slices(const Layer *layer, real *gradients, Py_ssize_t slices,
+                            const Update *u, real *penalties) noexcept nogil:
+    """`add_slices` of a layer of a few units, whose gradients are as `slight_gradient` left them."""
+    cdef vec sums[NV * LANES]
+    cdef real across[SLIGHT_UNITS * NV * LANES]
+    cdef Py_ssize_t i, n, r, q
+    cdef const real *gradient
+    for r in range(NV * LANES):
+        sums[r] = splat(0)
+    for i from 0 <= i < layer.rows by NV * LANES:
+        n = min(NV * LANES, layer.rows - i)
+        memcpy(across, gradients + i * LANES, layer.n_out * n * sizeof(real))
+        for q in range(1, slices):
+            gradient = gradients + q * layer.size + i * LANES
+            for r in range(layer.n_out * n):
+                across[r] += gradient[r]
+        turn_over(n, layer.n_out, across, n, <real *>sums)
+        update_rows(layer, i, i + n, 0, LANES, &UNIT[0], 0, <real *>sums, LANES, u, gradients,
+                    penalties, i > 0, NULL, NULL)
+
+
 cdef void add_slices(const Desk *desk, const Layer *layer, real *gradients, Py_ssize_t slices,
                      const Update *u, real *penalties) noexcept nogil:
     """The update of a replica by the sum of the slices' gradients, `layer.size` apart."""
@@ -636,6 +670,9 @@ cdef void add_slices(const Desk *desk, const Layer *layer, real *gradients, Py_s
     cdef Py_ssize_t p, nv, v = 0, q, j, at, width, i, k, n
     cdef real *first
     cdef real *total
+    if layer.slight:
+        add_slight_slices(layer, gradients, slices, u, penalties)
+        return
     for p in range(panels.number):
         nv = panels.size + (p < panels.larger)
         width = nv * LANES
