@@ -10,7 +10,8 @@ import numpy as np
 from fastrna import kernels
 from fastrna import validation as check
 
-_GRADIENT_ROWS = 512  # rows that pass through a gradient's workspace at once
+CHUNK_ROWS = 512  # rows that pass through a workspace at once, as engine.pxi has it
+_MANY_ROWS = 8192  # of which how many more there are changes nothing about the workspace
 _SPARE = 16  # numbers past the parameters: kernels load whole vectors
 
 _INITIALISATIONS = ("auto", "glorot", "he", "zeros")
@@ -417,23 +418,22 @@ class Network:
             found = narrow.gradient(self._parameters, data)
             self._engines[loss] = narrow
             return found
-        capacity = min(_GRADIENT_ROWS, 1 << (data.m - 1).bit_length())
-        key = (loss, capacity, data.is_sparse)
+        rows = min(1 << (data.m - 1).bit_length(), _MANY_ROWS)
+        key = (loss, rows, data.is_sparse)
         # Taken out while in use, so that two threads never share one.
         engine = self._engines.pop(key, None)
         if engine is None:
-            engine = self._engine("none", loss, capacity, chunked=True, sparse=data.is_sparse)
+            engine = self._engine("none", loss, rows, sparse=data.is_sparse)
         gradient = np.empty(self.n_parameters, self.dtype)
-        team = kernels.threads_for(n_threads, 3 * self._operations() * min(data.m, capacity))
+        team = kernels.threads_for(n_threads, 3 * self._operations() * min(data.m, CHUNK_ROWS))
         cost = engine.gradient(self._parameters, data, gradient, l1=l1, l2=l2, n_threads=team)
         self._engines[key] = engine
         return cost, gradient
 
-    def _engine(self, optimizer, loss, capacity, **options):
+    def _engine(self, optimizer, loss, rows, **options):
         return self._kernel.Engine(
-            self.sizes, self._specifications, (loss[0], loss[1] or 0.0), optimizer, capacity,
-            **options,
-        )  # fmt: skip
+            self.sizes, self._specifications, (loss[0], loss[1] or 0.0), optimizer, rows, **options
+        )
 
     def jacobian(self, X):
         """Return the derivatives of the outputs with respect to the inputs.
@@ -465,8 +465,8 @@ class Network:
         if data.is_sparse:
             raise TypeError("X is sparse; expected a dense array.")
         out = np.empty((data.m, self.sizes[-1], self.sizes[0]), self.dtype)
-        capacity = min(_GRADIENT_ROWS, data.m)
-        engine = self._engine("none", ("squared_error", None), capacity, input_gradient=True)
+        rows = min(data.m, CHUNK_ROWS)
+        engine = self._engine("none", ("squared_error", None), rows, input_gradient=True)
         engine.jacobian(self._parameters, data, out)
         _, scale = self._scaling()
         return out if scale is None else (out * scale).astype(self.dtype)

@@ -11,11 +11,9 @@ import numpy as np
 
 from fastrna import kernels
 from fastrna import validation as check
-from fastrna.network import Network
+from fastrna.network import CHUNK_ROWS, Network
 from fastrna.optimizers import LBFGS, OPTIMIZERS, SCHEDULES, SGD, Adaptive, optimizer_of
 
-#: Rows of a mini-batch that are processed at once; larger batches pass in chunks of this many.
-CHUNK_ROWS = 512
 # Arithmetic between two looks at pending signals: Ctrl-C is seen within some milliseconds.
 _OPERATIONS_A_LOOK = 2e7
 
@@ -259,15 +257,10 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         batches = rows, data.is_sparse
         if self._engine is not None and batches == self._engine_serves:
             return self._engine
-        options = {
-            "capacity": min(rows, CHUNK_ROWS),
-            "chunked": rows > CHUNK_ROWS,
-            "sparse": data.is_sparse,
-        }
+        options = {"rows": rows, "sparse": data.is_sparse}
         old = self._engine_options
         if old is not None:
-            options["capacity"] = max(options["capacity"], old["capacity"])
-            options["chunked"] = options["chunked"] or old["chunked"]
+            options["rows"] = max(rows, old["rows"])
         if options != old:
             moments = self._take_moments()
             self._engine = self.network._engine(

@@ -15,7 +15,9 @@ NETS = [
     ([64, 100, 10], {"hidden": "relu", "output": "softmax"}, 203),
     ([33, 257, 129, 5], {"hidden": "gelu", "output": "sigmoid"}, 301),
     ([1, 17, 1, 17, 1], {"hidden": ["elu", "silu", "softplus"]}, 100),
-    ([5, 40, 3], {"hidden": "tanh", "output": "softmax"}, 1300),  # in three pieces, as one batch
+    # In three pieces as one batch, by rows and by units.
+    ([5, 40, 3], {"hidden": "tanh", "output": "softmax"}, 1300),
+    ([3, 400, 2], {"hidden": "tanh", "output": "softmax"}, 1300),
 ]
 
 

@@ -216,11 +216,11 @@ def test_a_team_on_busy_processors_gives_the_same_bits():
         sliced = fastrna.Network([8, 64, 64, 1], hidden="tanh", seed=0)
         fastrna.train(sliced, *deep, epochs=300, batch_size=128, **options)
         wide = fastrna.Network([64, 400, 300, 10], output="softmax", seed=0)
-        fastrna.train(wide, X, y, epochs=40, batch_size=100, **options)
-        chunked = fastrna.Network([5, 40, 3], dtype="float64", seed=0)
+        fastrna.train(wide, X, y, epochs=40, batch_size=200, **options)
+        chunked = fastrna.Network([2, 200, 1], dtype="float64", seed=0)
         weighted = {"sample_weight": np.linspace(0.5, 2, len(many))}
         history = fastrna.train(
-            chunked, many[:, :5], many[:, 5:], epochs=100, batch_size=None, **weighted, **options
+            chunked, many[:, :2], many[:, 7:], epochs=100, batch_size=None, **weighted, **options
         )
         return np.concatenate(
             [net.parameters, sliced.parameters, wide.parameters, chunked.parameters, history.cost]

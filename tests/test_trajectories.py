@@ -129,11 +129,12 @@ def test_schedules(dtype, rng, schedule):
         assert_same_training(net, X, y, optimizer=optimizer, batch_size=5, epochs=6, seed=3)
 
 
+@pytest.mark.parametrize("hidden", [[9, 5], [400]], ids=str)  # of few weights, and of many
 @pytest.mark.parametrize("m", [511, 512, 513, 1023, 1025, 1700])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_mini_batches_larger_than_the_workspace(dtype, rng, optimizer, m):
+def test_mini_batches_larger_than_the_workspace(dtype, rng, optimizer, m, hidden):
     """The engine passes them in pieces; nothing of that may be seen."""
-    net = fastrna.Network([4, 9, 5, 3], "tanh", output="softmax", dtype=dtype, seed=1)
+    net = fastrna.Network([4, *hidden, 3], "tanh", output="softmax", dtype=dtype, seed=1)
     X, y = data(rng, "softmax", m, dtype=dtype)
     options = {"sample_weight": rng.uniform(0.2, 3, m), "dropout": 0.1, "l1": 1e-3, "l2": 0.01}
     for batch_size in (None, 700):
@@ -151,17 +152,19 @@ def test_widths_and_depths(dtype, rng, sizes, batch_size):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-@pytest.mark.parametrize(("m", "batch_size"), [(230, 100), (1100, 600)])
+@pytest.mark.parametrize(("m", "batch_size"), [(370, 160), (1100, 600)])
 @pytest.mark.parametrize("optimizer", [o for o in OPTIMIZERS if o != fastrna.Adam(0.01)], ids=str)
 def test_wide_layers(dtype, rng, optimizer, m, batch_size, n_threads):
     """Enough arithmetic in a mini-batch for phases in tasks; the last mini-batch is a short one.
 
     Not with Adam's tiny default epsilon, which makes a whole step of a gradient that is a few
-    roundings: among this many weights there are some.
+    roundings: among this many weights there are some. Nor with Adam and L1, for a weight that
+    is a few roundings: the penalty's slope has its sign.
     """
     net = fastrna.Network([210, 300, 220, 5], "tanh", output="softmax", dtype=dtype, seed=1)
     X, y = data(rng, "softmax", m, 210, 5, dtype)
-    options = {"sample_weight": rng.uniform(0.2, 3, m), "dropout": 0.1, "l1": 1e-3, "l2": 0.01}
+    options = {"sample_weight": rng.uniform(0.2, 3, m), "dropout": 0.1, "l2": 0.01}
+    options["l1"] = 0 if isinstance(optimizer, fastrna.Adam) else 1e-3
     options |= {"batch_size": batch_size, "epochs": 2, "seed": 5, "n_threads": n_threads}
     assert_same_training(net, X, y, optimizer=optimizer, **options)
 

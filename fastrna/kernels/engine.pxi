@@ -11,9 +11,9 @@
 #   - by rows (`sliced_step`), where a mini-batch has many rows and the network few weights: the
 #     rows are cut in slices, by their number alone; each slice has a gradient of its own, summed
 #     where its rows are, and every thread adds all of them up and updates a replica of the weights.
-#     Of these two, whichever lets less cross between the cores;
-#   - by tasks (`tasks_step`), where the arithmetic of a mini-batch takes far longer than meetings
-#     and crossings: phase by phase, each thread what is next (tasks.pxi).
+#     Of these two, whichever lets less cross between the cores. But
+#   - by tasks (`tasks_step`), in place of columns, where the arithmetic of a mini-batch takes far
+#     longer than meetings and crossings: phase by phase, each thread what is next (tasks.pxi).
 # Whichever way, each sum has one order, and the result is the same bit for bit for any number of
 # threads. What one thread reads and another writes again in the next mini-batch exists twice, in
 # turn, so that a step has as few meetings as it has exchanges. A team that other programs keep
@@ -65,10 +65,12 @@ cdef extern from "math.h" nogil:
     bint isfinite(double x)
 
 cdef enum:
-    SLICE_ROWS = 64     # rows of a mini-batch that have a gradient of their own, where sliced
-    MOST_SLICES = 8
+    CHUNK_ROWS = 512    # of a mini-batch that are processed at once
+    SLICE_ROWS = 64     # rows of a mini-batch that have a gradient of their own, at least, where
+    MOST_SLICES = 8     # it is sliced, and
+    SLICED_WEIGHTS = 1 << 17  # weights whose gradients, twice as many, take some megabytes
     FEW_OUTPUTS = 1024  # outputs of a chunk that cost less to compute twice than to share
-    MANY_INPUTS = 8192  # inputs of a chunk that cost more to gather twice than to share
+    MANY_INPUTS = 8192  # inputs of a chunk that cost more to gather for all of a team than to share
 
 cdef extern from *:
     """
@@ -133,10 +135,8 @@ cdef class Engine:
         Name and parameter of the cost.
     optimizer : str
         A key of OPTIMIZERS; "none" computes gradients only.
-    capacity : int
-        Rows of a mini-batch that are processed at once.
-    chunked : bool
-        Whether batches larger than `capacity` will come, whose gradient needs a buffer.
+    rows : int
+        Of the largest mini-batch that will come; more than CHUNK_ROWS pass in chunks.
     dropout : float
         Rate at which hidden activations are dropped in training.
     sparse : bool
@@ -156,6 +156,7 @@ cdef class Engine:
     cdef place *places          # where the team meets
     cdef Py_ssize_t seats       # desks there are
     cdef bint input_gradient
+    cdef bint few_inputs        # in a chunk, so that every desk gathers all
     cdef int sharing
     cdef Py_ssize_t slices      # at most
     cdef Ledger *ledger
@@ -195,11 +196,11 @@ cdef class Engine:
             PyMem_RawFree(self.desks[rank].layers)
         PyMem_RawFree(self.layers)
 
-    def __init__(self, sizes, activations, loss, optimizer, Py_ssize_t capacity, bint chunked=False,
-                 double dropout=0.0, bint sparse=False, bint input_gradient=False):
+    def __init__(self, sizes, activations, loss, optimizer, Py_ssize_t rows, double dropout=0.0,
+                 bint sparse=False, bint input_gradient=False):
         cdef Net *net = &self.net
         cdef Layer *layer
-        cdef Py_ssize_t l, offset = 0
+        cdef Py_ssize_t l, offset = 0, capacity = min(rows, CHUNK_ROWS)
         cdef bint hidden, whole_gradient
         net.loss, net.loss_parameter = LOSSES[loss[0]], loss[1]
         net.optimizer = OPTIMIZERS[optimizer]
@@ -222,7 +223,7 @@ cdef class Engine:
             layer.parts = parts_of_units(layer.n_out) if l < net.n_layers - 1 else 1
             offset += layer.rows * layer.n_out
         self.n_parameters = offset
-        self.sharing = self.preferred_sharing(2 * capacity if chunked else capacity)
+        self.sharing = self.preferred_sharing(rows)
         for l in range(net.n_layers):
             layer = &self.layers[l]
             if self.sharing == BY_TASKS:
@@ -233,9 +234,10 @@ cdef class Engine:
                 else self.layers[l - 1].parts if l > 0 else 1)
         self.slices = 1
         if self.sharing == BY_SLICES:
-            self.slices = MOST_SLICES if chunked else slices_of(capacity)
+            self.slices = slices_of(rows)
             capacity += self.slices  # slices may differ by a row
         net.capacity = capacity
+        self.few_inputs = self.sharing == BY_UNITS and capacity * net.n_x < MANY_INPUTS
         net.alone = (self.sharing != BY_TASKS
                      and capacity * self.layers[net.n_layers - 1].stride <= FEW_OUTPUTS)
         for l in range(net.n_layers):
@@ -246,7 +248,8 @@ cdef class Engine:
                 layer.velocity = self.block(layer.size)
             if net.optimizer == ADAM:
                 layer.second = self.block(layer.size)
-            whole_gradient = net.optimizer == NO_UPDATE or chunked or (sparse and l == 0)
+            whole_gradient = net.optimizer == NO_UPDATE or rows > CHUNK_ROWS or (
+                sparse and l == 0)
             if self.sharing == BY_SLICES:
                 layer.gradient = self.block(layer.size * 2 * self.slices)
             elif whole_gradient:
@@ -263,8 +266,6 @@ cdef class Engine:
             if self.sharing == BY_TASKS and layer.vectors > WIDE_PANELS * NV:
                 layer.d_panels = self.block(capacity * layer.vectors * LANES)
                 layer.slivers = self.block(capacity * layer.rows)
-        net.shared_input = self.sharing == BY_TASKS or (not sparse
-                                                        and capacity * net.n_x >= MANY_INPUTS)
         self.ledger = <Ledger *>self.block(2 * CACHE_LINE // sizeof(real))
         self.slice_costs = <double *>self.block(2 * self.slices * CACHE_LINE // sizeof(real))
         self.seat(1)
@@ -279,22 +280,34 @@ cdef class Engine:
         self.ledger.n_steps = n
 
     cdef int preferred_sharing(self, Py_ssize_t rows) noexcept nogil:
-        """How mini-batches of so many rows are to be shared. Slices: a gradient for each, written
-        and read again, against the sums and slopes of its rows behind the first layer."""
-        cdef Py_ssize_t l, crossing = 0
+        """How mini-batches of so many rows are to be shared. By slices: a gradient for each,
+        written and read again, against the inputs, sums and slopes of its rows that cross else."""
+        cdef Py_ssize_t l, crossing = 0, weights = self.n_parameters
+        cdef Py_ssize_t slice_rows = max(SLICE_ROWS, rows // slices_of(rows))
+        cdef bint by_units = self.most_parts() > 1
+        cdef const Layer *layer
         if self.net.sparse:
             return BY_UNITS
-        if rows * self.n_parameters >= TASK_WORK:
-            return BY_TASKS
-        if slices_of(rows) == 1:
-            return BY_UNITS
-        if self.most_parts() == 1:  # not to be shared by units
-            for l in range(self.net.n_layers):
-                crossing += self.layers[l].n_in + self.layers[l].n_out
-            return BY_SLICES if SLICE_ROWS * crossing > 2 * self.n_parameters else BY_UNITS
-        for l in range(1, self.net.n_layers):
-            crossing += self.layers[l].n_out * (2 if l < self.net.n_layers - 1 else 1)
-        return BY_SLICES if SLICE_ROWS * crossing > self.n_parameters else BY_UNITS
+        for l in range(self.net.n_layers):
+            layer = &self.layers[l]
+            if not by_units:
+                crossing += layer.n_in + layer.n_out
+            elif l == 0:
+                crossing += layer.n_in
+            else:
+                crossing += layer.n_out * (2 if l < self.net.n_layers - 1 else 1)
+        if slices_of(rows) > 1 and weights <= SLICED_WEIGHTS and (
+                slice_rows * crossing > (weights if by_units else 2 * weights)):
+            return BY_SLICES
+        return BY_TASKS if min(rows, CHUNK_ROWS) * weights >= TASK_WORK else BY_UNITS
+
+    cdef bint shares_input(self, Py_ssize_t team, bint plain) noexcept nogil:
+        """Whether a team gathers one block of inputs together. Of a pair that shares by units each
+        gathers all, as what the other had written would have to cross; conversions take longer."""
+        if self.sharing == BY_UNITS:
+            return not self.net.sparse and not self.few_inputs and (
+                team > 2 or (team == 2 and not plain))
+        return self.sharing == BY_TASKS
 
     cdef Py_ssize_t most_parts(self) noexcept nogil:
         """The parts of the hidden layer that has most, 1 without one."""
@@ -307,23 +320,21 @@ cdef class Engine:
                                Py_ssize_t most) noexcept nogil:
         """The team that is expected to take so many steps soonest, of at most so many threads."""
         cdef Py_ssize_t team, l, numbers = 0, meetings = 1, n_layers = self.net.n_layers
-        cdef Py_ssize_t rest = rows % max(self.net.capacity, 1)
+        cdef Py_ssize_t chunks = (rows + self.net.capacity - 1) // self.net.capacity
         cdef double work = self.n_parameters * (6.0 * rows * OPERATION_SECONDS + WEIGHT_SECONDS)
         cdef double alone = steps * work, best = alone, expected
-        cdef Py_ssize_t chosen = 1
+        cdef Py_ssize_t chosen = 1, gathering
         if self.sharing == BY_SLICES:
-            numbers = 2 * self.n_parameters
+            numbers = self.slices * self.n_parameters
         else:
             for l in range(1, n_layers):
                 numbers += rows * self.layers[l].n_out * (2 if l < n_layers - 1 else 1)
-            meetings = (max(2 * n_layers - 3, 1) + (not self.net.alone)
-                        + 2 * self.net.shared_input)
-            if self.sharing == BY_TASKS:
-                meetings = 2 * n_layers + 2
-            meetings *= rows // self.net.capacity + (rest > 0)
+            meetings = chunks * (2 * n_layers if self.sharing == BY_TASKS
+                                 else max(2 * n_layers - 3, 1) + (not self.net.alone))
         for team in range(2, most + 1):
+            gathering = 2 * chunks if self.shares_input(team, self.data.plain) else 0
             expected = REGION_SECONDS + steps * (
-                work * self.largest_share(team) + meetings * MEETING_SECONDS
+                work * self.largest_share(team) + (meetings + gathering) * MEETING_SECONDS
                 + numbers * CROSSING_SECONDS * (team - 1)
                 / (1 if self.sharing == BY_SLICES else team))
             if expected < best and expected * GAIN < alone:
@@ -384,15 +395,15 @@ cdef class Engine:
             memcpy(desk.layers, self.layers, net.n_layers * sizeof(Layer))
             last = &desk.layers[net.n_layers - 1]
             desk.scratch = self.block(MOST_PARTS * JOIN_ROWS * NV * LANES)
-            desk.input, desk.target = self.desks[0].input, self.desks[0].target
+            desk.own_input, desk.target = self.desks[0].own_input, self.desks[0].target
             desk.costs, desk.totals = self.desks[0].costs, self.desks[0].totals
             desk.masses, desk.weights = self.desks[0].masses, self.desks[0].weights
             desk.penalties = self.desks[0].penalties
             if rank == 0 or self.sharing == BY_SLICES:
                 desk.penalties = self.block(2 * self.n_penalties * LANES)
-            if not net.sparse and (rank == 0 or not (self.sharing == BY_SLICES
-                                                     or net.shared_input)):
-                desk.input = self.block(net.capacity * net.input_stride)
+            if not net.sparse and (rank == 0 or self.few_inputs
+                                   or (rank == 1 and self.sharing == BY_UNITS)):
+                desk.own_input = self.block(net.capacity * net.input_stride)
             if not net.sparse:
                 desk.following = self.block(net.input_stride)
             if rank == 0 or (net.alone and self.sharing != BY_SLICES):
@@ -963,6 +974,7 @@ cdef class Engine:
         """One of a team that shares the columns, or with all of them."""
         cdef Py_ssize_t l
         desk.rank, desk.team, desk.ahead = rank, team, False
+        desk.input = self.desks[0].own_input if self.net.shared_input else desk.own_input
         for l in range(self.net.n_layers):
             desk.layers[l].own = share_of(&desk.layers[l], rank, team)
             desk.layers[l].dotted = desk.layers[l].slight and l > 0 and self.net.transposing
@@ -1065,6 +1077,7 @@ cdef class Engine:
                 team = 1
         self.team = team
         self.seat(team)
+        self.net.shared_input = self.shares_input(team, data.plain)
         self.net.transposing = self.input_gradient or batch_size > FEW_ROWS
         self.flat = <real *>cnp.PyArray_DATA(parameters)
         self.epoch_costs = <double *>cnp.PyArray_DATA(costs)
@@ -1098,6 +1111,7 @@ cdef class Engine:
         team = self.most_useful(n_threads)
         self.begin(data, None, None)
         self.seat(team)
+        self.net.shared_input = self.shares_input(team, data.plain)
         self.net.transposing = self.input_gradient or data.m > FEW_ROWS
         self.epoch_costs, self.epoch_seconds, self.rates = &cost, &seconds, &rate
         self.epochs, self.batch_size, self.target_cost = 1, data.m, -1
@@ -1119,7 +1133,7 @@ cdef class Engine:
         cdef Py_ssize_t team = n_threads
         self.begin(data, None, None)
         self.seat(team)
-        self.net.transposing = False
+        self.net.transposing, self.net.shared_input = False, True
         with nogil:
             self.load(flat, team)
             self.run(False, team)
@@ -1138,7 +1152,7 @@ cdef class Engine:
         cdef real *d
         cdef const real *a
         self.begin(data, None, None)
-        net.transposing = True
+        net.transposing, net.shared_input = True, False
         desk = self.desks
         self.take_place(desk, 0, 1)
         with nogil:

@@ -78,7 +78,7 @@ cdef struct Net:
     bint sparse                # whether X is CSR
     bint transposing           # whether W^T is kept for the input gradient
     bint alone                 # whether every desk computes all outputs and costs, in a shared step
-    bint shared_input          # whether the desks gather one input block together
+    bint shared_input          # whether the desks gather one input block together, in this call
 
 
 cdef struct Desk:
@@ -89,7 +89,8 @@ cdef struct Desk:
     unsigned long long step    # mini-batches done
     Py_ssize_t turn            # which of what exists twice this mini-batch writes: 0 or 1
     bint ahead                 # whether z of the first layer is there already
-    real *input                # (capacity, input_stride) rows of X, each followed by a 1
+    real *input                # (capacity, input_stride) rows of X, each followed by a 1:
+    real *own_input            # in a block of its own, or of the first desk's
     real *following            # (input_stride,) the example after a mini-batch of one
     real *target               # (capacity, stride of the output)
     real *costs                # (capacity,) of the examples
@@ -644,7 +645,7 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
 
 cdef void add_slight_slices(const Layer *layer, real *gradients, Py_ssize_t slices,
                             const Update *u, real *penalties) noexcept nogil:
-    """`add_slices` of a layer of a few units, whose gradients are as `slight_gradient` left them."""
+    """`add_slices` of a layer of a few units, with gradients as `slight_gradient` leaves them."""
     cdef vec sums[NV * LANES]
     cdef real across[SLIGHT_UNITS * NV * LANES]
     cdef Py_ssize_t i, n, r, q
