@@ -70,6 +70,26 @@ def test_sparse_rows_give_the_same_bits(dtype, batch_size):
         np.testing.assert_array_equal(other.parameters, expected)
 
 
+@pytest.mark.parametrize("kind", ["as it is", "uint8", "scaled", "strided"])
+def test_inputs_of_any_kind_give_the_same_bits(dtype, kind):
+    """A pair of threads gathers inputs apart, a larger team or one that converts them together."""
+    net, X, y = make([300, 130, 4], {"hidden": "tanh", "output": "softmax"}, 100, dtype)
+    if kind == "uint8":
+        X = np.abs(X * 50).astype(np.uint8)
+    elif kind == "scaled":
+        net.scaler = fastrna.Scaler("zscore").fit(X)
+    elif kind == "strided":
+        X = np.repeat(X, 2, axis=1)[:, ::2]
+    options = {"batch_size": 32, "epochs": 2, "optimizer": fastrna.SGD(1e-4)}
+    one = net.copy()
+    fastrna.train(one, X, y, seed=1, n_threads=1, **options)
+    assert not np.array_equal(one.parameters, net.parameters)
+    for n_threads in (2, 3):
+        other = net.copy()
+        fastrna.train(other, X, y, seed=1, n_threads=n_threads, **options)
+        np.testing.assert_array_equal(other.parameters, one.parameters)
+
+
 # Layers in two, four and eight parts; outputs enough to be shared by rows; one layer alone.
 LARGE = [
     [300, 512, 512, 10],
