@@ -5,7 +5,7 @@
 # hands back the parameters at the end of each finite one. One parallel region spans all epochs of
 # a call; small work runs on the caller's thread, with none. Each thread of the team has a desk
 # (layers.pxi), and the team shares a mini-batch in one of three ways, by the network's sizes and
-# the batch alone:
+# the batch alone (sharing.pxi):
 #   - by columns (`column_step`): each thread owns units, and the weights on both sides of them.
 #     What crosses are sums and slopes, batch by units; a network with one hidden layer meets once.
 #   - by rows (`sliced_step`), where a mini-batch has many rows and the network few weights: the
@@ -47,6 +47,7 @@ include "random.pxi"
 include "data.pxi"
 include "layers.pxi"
 include "tasks.pxi"
+include "sharing.pxi"
 
 cnp.import_array()
 
@@ -65,12 +66,7 @@ cdef extern from "math.h" nogil:
     bint isfinite(double x)
 
 cdef enum:
-    CHUNK_ROWS = 512    # of a mini-batch that are processed at once
-    SLICE_ROWS = 64     # rows of a mini-batch that have a gradient of their own, at least, where
-    MOST_SLICES = 8     # it is sliced, and
-    SLICED_WEIGHTS = 1 << 17  # weights whose gradients, twice as many, take some megabytes
     FEW_OUTPUTS = 1024  # outputs of a chunk that cost less to compute twice than to share
-    MANY_INPUTS = 8192  # inputs of a chunk that cost more to gather for all of a team than to share
 
 cdef extern from *:
     """
@@ -80,18 +76,9 @@ cdef extern from *:
      * single hiccup can take half as long: each team that disbands halves it, down to an eighth. */
     #define PATIENCE 1e-2
     #define WAITED_PART 0.5
-    /* What a call is expected to cost, to choose a team: seconds, as measured on two cores of a
-     * Xeon. */
-    #define OPERATION_SECONDS (1e-11 * 16 / LANES)
-    #define WEIGHT_SECONDS 3e-10   /* to update one */
-    #define MEETING_SECONDS 5e-7
-    #define CROSSING_SECONDS 5e-10  /* a number from core to core */
-    #define REGION_SECONDS 2e-5    /* to wake a team */
-    #define GAIN 1.25              /* worth the other processors */
     """
     const unsigned long long NEVER
-    const double PATIENCE, WAITED_PART, OPERATION_SECONDS, WEIGHT_SECONDS, MEETING_SECONDS
-    const double CROSSING_SECONDS, REGION_SECONDS, GAIN
+    const double PATIENCE, WAITED_PART
 
 
 cdef enum Ending:
@@ -103,15 +90,6 @@ ENDINGS = {EPOCHS: "epochs", TARGET_COST: "target_cost", INTERRUPT: "interrupt",
 
 cdef enum Taken:
     DONE, STOPPED, DISBANDED   # what became of a step; the last two before anything changed
-
-
-cdef enum Sharing:
-    BY_UNITS, BY_SLICES, BY_TASKS   # how a team shares a mini-batch
-
-
-cdef inline Py_ssize_t slices_of(Py_ssize_t count) noexcept nogil:
-    """Slices of a mini-batch of `count` rows: by the count alone, so for any number of threads."""
-    return min(max(count // SLICE_ROWS, 2 if count >= SLICE_ROWS else 1), MOST_SLICES)
 
 
 cdef struct Ledger:
@@ -145,7 +123,7 @@ cdef class Engine:
         Whether the derivative with respect to X is wanted: `jacobian`.
     """
 
-    cdef readonly Py_ssize_t n_parameters, workspace_bytes
+    cdef readonly Py_ssize_t workspace_bytes
     cdef readonly Py_ssize_t team  # threads that the last training began with
     cdef public bint timed
     cdef double phase_times[N_PHASES]
@@ -156,9 +134,6 @@ cdef class Engine:
     cdef place *places          # where the team meets
     cdef Py_ssize_t seats       # desks there are
     cdef bint input_gradient
-    cdef bint few_inputs        # in a chunk, so that every desk gathers all
-    cdef int sharing
-    cdef Py_ssize_t slices      # at most
     cdef Ledger *ledger
     cdef double *slice_costs    # (2, slices) in turn, a cache line each
     cdef list buffers
@@ -222,23 +197,23 @@ cdef class Engine:
             layer.slight = layer.n_out <= min(LANES // 4, SLIGHT_UNITS)
             layer.parts = parts_of_units(layer.n_out) if l < net.n_layers - 1 else 1
             offset += layer.rows * layer.n_out
-        self.n_parameters = offset
-        self.sharing = self.preferred_sharing(rows)
+        net.n_parameters = offset
+        net.sharing = preferred_sharing(net, self.layers, rows)
         for l in range(net.n_layers):
             layer = &self.layers[l]
-            if self.sharing == BY_TASKS:
+            if net.sharing == BY_TASKS:
                 layer.parts = 1
             layer.first_penalty = self.n_penalties
             self.n_penalties += panels_of(layer.vectors) * (
-                blocks_of(layer.rows, TASK_UNITS) if self.sharing == BY_TASKS
+                blocks_of(layer.rows, TASK_UNITS) if net.sharing == BY_TASKS
                 else self.layers[l - 1].parts if l > 0 else 1)
-        self.slices = 1
-        if self.sharing == BY_SLICES:
-            self.slices = slices_of(rows)
-            capacity += self.slices  # slices may differ by a row
+        net.slices = 1
+        if net.sharing == BY_SLICES:
+            net.slices = slices_of(rows)
+            capacity += net.slices  # slices may differ by a row
         net.capacity = capacity
-        self.few_inputs = self.sharing == BY_UNITS and capacity * net.n_x < MANY_INPUTS
-        net.alone = (self.sharing != BY_TASKS
+        net.few_inputs = net.sharing == BY_UNITS and capacity * net.n_x < MANY_INPUTS
+        net.alone = (net.sharing != BY_TASKS
                      and capacity * self.layers[net.n_layers - 1].stride <= FEW_OUTPUTS)
         for l in range(net.n_layers):
             layer = &self.layers[l]
@@ -250,8 +225,8 @@ cdef class Engine:
                 layer.second = self.block(layer.size)
             whole_gradient = net.optimizer == NO_UPDATE or rows > CHUNK_ROWS or (
                 sparse and l == 0)
-            if self.sharing == BY_SLICES:
-                layer.gradient = self.block(layer.size * 2 * self.slices)
+            if net.sharing == BY_SLICES:
+                layer.gradient = self.block(layer.size * 2 * net.slices)
             elif whole_gradient:
                 layer.gradient = self.block(layer.size)
             if l > 0 or input_gradient:
@@ -263,11 +238,11 @@ cdef class Engine:
             if hidden and dropout > 0:
                 layer.h = self.block(capacity * layer.stride)
             layer.d = self.block(capacity * layer.stride)
-            if self.sharing == BY_TASKS and layer.vectors > WIDE_PANELS * NV:
+            if net.sharing == BY_TASKS and layer.vectors > WIDE_PANELS * NV:
                 layer.d_panels = self.block(capacity * layer.vectors * LANES)
                 layer.slivers = self.block(capacity * layer.rows)
         self.ledger = <Ledger *>self.block(2 * CACHE_LINE // sizeof(real))
-        self.slice_costs = <double *>self.block(2 * self.slices * CACHE_LINE // sizeof(real))
+        self.slice_costs = <double *>self.block(2 * net.slices * CACHE_LINE // sizeof(real))
         self.seat(1)
 
     @property
@@ -278,84 +253,6 @@ cdef class Engine:
     @n_steps.setter
     def n_steps(self, unsigned long long n):
         self.ledger.n_steps = n
-
-    cdef int preferred_sharing(self, Py_ssize_t rows) noexcept nogil:
-        """How mini-batches of so many rows are to be shared. By slices: a gradient for each,
-        written and read again, against the inputs, sums and slopes of its rows that cross else."""
-        cdef Py_ssize_t l, crossing = 0, weights = self.n_parameters
-        cdef Py_ssize_t slice_rows = max(SLICE_ROWS, rows // slices_of(rows))
-        cdef bint by_units = self.most_parts() > 1
-        cdef const Layer *layer
-        if self.net.sparse:
-            return BY_UNITS
-        for l in range(self.net.n_layers):
-            layer = &self.layers[l]
-            if not by_units:
-                crossing += layer.n_in + layer.n_out
-            elif l == 0:
-                crossing += layer.n_in
-            else:
-                crossing += layer.n_out * (2 if l < self.net.n_layers - 1 else 1)
-        if slices_of(rows) > 1 and weights <= SLICED_WEIGHTS and (
-                slice_rows * crossing > (weights if by_units else 2 * weights)):
-            return BY_SLICES
-        return BY_TASKS if min(rows, CHUNK_ROWS) * weights >= TASK_WORK else BY_UNITS
-
-    cdef bint shares_input(self, Py_ssize_t team, bint plain) noexcept nogil:
-        """Whether a team gathers one block of inputs together. Of a pair that shares by units each
-        gathers all, as what the other had written would have to cross; conversions take longer."""
-        if self.sharing == BY_UNITS:
-            return not self.net.sparse and not self.few_inputs and (
-                team > 2 or (team == 2 and not plain))
-        return self.sharing == BY_TASKS
-
-    cdef Py_ssize_t most_parts(self) noexcept nogil:
-        """The parts of the hidden layer that has most, 1 without one."""
-        cdef Py_ssize_t l, most = 1
-        for l in range(self.net.n_layers - 1):
-            most = max(most, self.layers[l].parts)
-        return most
-
-    cdef Py_ssize_t worthwhile(self, Py_ssize_t rows, Py_ssize_t steps,
-                               Py_ssize_t most) noexcept nogil:
-        """The team that is expected to take so many steps soonest, of at most so many threads."""
-        cdef Py_ssize_t team, l, numbers = 0, meetings = 1, n_layers = self.net.n_layers
-        cdef Py_ssize_t chunks = (rows + self.net.capacity - 1) // self.net.capacity
-        cdef double work = self.n_parameters * (6.0 * rows * OPERATION_SECONDS + WEIGHT_SECONDS)
-        cdef double alone = steps * work, best = alone, expected
-        cdef Py_ssize_t chosen = 1, gathering
-        if self.sharing == BY_SLICES:
-            numbers = self.slices * self.n_parameters
-        else:
-            for l in range(1, n_layers):
-                numbers += rows * self.layers[l].n_out * (2 if l < n_layers - 1 else 1)
-            meetings = chunks * (2 * n_layers if self.sharing == BY_TASKS
-                                 else max(2 * n_layers - 3, 1) + (not self.net.alone))
-        for team in range(2, most + 1):
-            gathering = 2 * chunks if self.shares_input(team, self.data.plain) else 0
-            expected = REGION_SECONDS + steps * (
-                work * self.largest_share(team) + (meetings + gathering) * MEETING_SECONDS
-                + numbers * CROSSING_SECONDS * (team - 1)
-                / (1 if self.sharing == BY_SLICES else team))
-            if expected < best and expected * GAIN < alone:
-                best, chosen = expected, team
-        return chosen
-
-    cdef double largest_share(self, Py_ssize_t team) noexcept nogil:
-        """The part of a step's work that the busiest of a team has."""
-        cdef Py_ssize_t l, rank, largest = 1, parts
-        cdef Share share
-        if self.sharing == BY_SLICES:
-            return <double>((self.slices + team - 1) // team) / self.slices
-        if self.sharing == BY_TASKS:
-            return 1 / <double>team
-        parts = self.most_parts()
-        for l in range(self.net.n_layers - 1):
-            if self.layers[l].parts == parts:
-                for rank in range(team):
-                    share = share_of(&self.layers[l], rank, team)
-                    largest = max(largest, share.last_part - share.first_part)
-        return <double>largest / parts
 
     cdef real *block(self, Py_ssize_t count) except NULL:
         """Zeros for `count` numbers on pairs of cache lines of their own: the processor fetches
@@ -399,14 +296,14 @@ cdef class Engine:
             desk.costs, desk.totals = self.desks[0].costs, self.desks[0].totals
             desk.masses, desk.weights = self.desks[0].masses, self.desks[0].weights
             desk.penalties = self.desks[0].penalties
-            if rank == 0 or self.sharing == BY_SLICES:
+            if rank == 0 or net.sharing == BY_SLICES:
                 desk.penalties = self.block(2 * self.n_penalties * LANES)
-            if not net.sparse and (rank == 0 or self.few_inputs
-                                   or (rank == 1 and self.sharing == BY_UNITS)):
+            if not net.sparse and (rank == 0 or net.few_inputs
+                                   or (rank == 1 and net.sharing == BY_UNITS)):
                 desk.own_input = self.block(net.capacity * net.input_stride)
             if not net.sparse:
                 desk.following = self.block(net.input_stride)
-            if rank == 0 or (net.alone and self.sharing != BY_SLICES):
+            if rank == 0 or (net.alone and net.sharing != BY_SLICES):
                 desk.target = self.block(net.capacity * last.stride)
                 desk.costs = self.block(net.capacity)
                 desk.totals = self.block(net.capacity)
@@ -416,7 +313,7 @@ cdef class Engine:
                     last.z = self.block(net.capacity * last.stride)
                     last.a = self.block(net.capacity * last.stride)
                     last.d = self.block(net.capacity * last.stride)
-            if rank > 0 and self.sharing == BY_UNITS:
+            if rank > 0 and net.sharing == BY_UNITS:
                 # Own columns in blocks of their own: the processor fetches lines in pairs, and
                 # would pull its neighbour's away from the other core. But all read dZ_l, l > 1.
                 for l in range(net.n_layers - 1):
@@ -431,7 +328,7 @@ cdef class Engine:
                         layer.h = self.block(net.capacity * layer.stride)
                     if l == 0:
                         layer.d = self.block(net.capacity * layer.stride)
-            if rank > 0 and self.sharing == BY_SLICES and net.optimizer != NO_UPDATE:
+            if rank > 0 and net.sharing == BY_SLICES and net.optimizer != NO_UPDATE:
                 for l in range(net.n_layers):
                     layer = &desk.layers[l]
                     layer.weights = self.block(layer.size)
@@ -441,7 +338,7 @@ cdef class Engine:
                         layer.second = self.block(layer.size)
                     if layer.transposed != NULL:
                         layer.transposed = self.block(layer.n_out * vectors_of(layer.n_in) * LANES)
-        if team > 1 and self.sharing == BY_UNITS:
+        if team > 1 and net.sharing == BY_UNITS:
             for l in range(1, net.n_layers):
                 layer = &self.layers[l]
                 layer.sums = self.block(turns * team * net.capacity * layer.stride)
@@ -502,7 +399,7 @@ cdef class Engine:
         if self.net.optimizer == NO_UPDATE or self.net.optimizer == SGD or (
                 which == 2 and self.net.optimizer != ADAM):
             return None
-        flat = np.empty(self.n_parameters, np.float32 if sizeof(real) == 4 else np.float64)
+        flat = np.empty(self.net.n_parameters, np.float32 if sizeof(real) == 4 else np.float64)
         for l in range(self.net.n_layers):
             layer = &self.layers[l]
             unpack(layer.rows, layer.n_out, layer.velocity if which == 1 else layer.second,
@@ -622,9 +519,9 @@ cdef class Engine:
                 weight += self.data.weights[self.order[s]]
         factor = 1 / weight if weight > 0 else 0
         u = self.update_of(desk, rate, factor)
-        if self.sharing == BY_SLICES:
+        if self.net.sharing == BY_SLICES:
             taken = self.sliced_step(desk, rank, team, first, count, weight, factor, &u)
-        elif self.sharing == BY_TASKS:
+        elif self.net.sharing == BY_TASKS:
             taken = self.tasks_step(desk, first, count, weight, factor, &u)
         else:
             taken = self.column_step(desk, first, count, weight, factor, &u)
@@ -774,8 +671,8 @@ cdef class Engine:
                          const Update *u) noexcept nogil:
         """One mini-batch, each desk its slices of the rows and its replica of the weights."""
         cdef Net *net = &self.net
-        cdef Py_ssize_t slices = min(slices_of(count), self.slices), q, c, n, l, lo, at
-        cdef Py_ssize_t turn = desk.turn * self.slices, room = net.capacity // slices
+        cdef Py_ssize_t slices = min(slices_of(count), self.net.slices), q, c, n, l, lo, at
+        cdef Py_ssize_t turn = desk.turn * self.net.slices, room = net.capacity // slices
         cdef int decision
         cdef Parts chunks
         cdef Layer *layer
@@ -983,7 +880,7 @@ cdef class Engine:
         """One thread's part of a call; a team smaller than was asked for is as good."""
         cdef unsigned long long mode = flush_subnormals()
         cdef Desk *desk = &self.desks[rank]
-        if training and self.sharing != BY_SLICES:
+        if training and self.net.sharing != BY_SLICES:
             self.take_place(desk, rank, team)
         else:
             self.take_place(desk, 0, 1)
@@ -1036,16 +933,6 @@ cdef class Engine:
         self.order = <const long long *>cnp.PyArray_DATA(order)
         return 0
 
-    cdef Py_ssize_t most_useful(self, Py_ssize_t team) noexcept nogil:
-        """How many of a team have work in training."""
-        cdef Py_ssize_t l, tasks = 1
-        if self.sharing == BY_TASKS:
-            for l in range(self.net.n_layers):
-                tasks = max(tasks, panels_of(self.layers[l].vectors)
-                            * blocks_of(self.layers[l].rows, TASK_UNITS))
-            return min(team, tasks)
-        return min(team, self.slices if self.sharing == BY_SLICES else self.most_parts())
-
     cdef void remember(self, Py_ssize_t team, int before) noexcept nogil:
         """After a team that disbanded, some calls alone: twice as many as after the last such."""
         if self.disbandings > before:
@@ -1063,21 +950,22 @@ cdef class Engine:
         On `n_threads`, or on fewer where `fewer` allows it and they are expected to be as quick.
         Returns (costs, seconds, ending, last cost): arrays of the finished epochs, one of ENDINGS.
         """
-        cdef Py_ssize_t team = self.most_useful(n_threads)
+        cdef Py_ssize_t team = most_useful(&self.net, self.layers, n_threads)
         cdef int disbandings = self.disbandings
         cdef cnp.npy_intp epochs = len(rates)
         costs = cnp.PyArray_EMPTY(1, &epochs, cnp.NPY_DOUBLE, 0)
         seconds = cnp.PyArray_EMPTY(1, &epochs, cnp.NPY_DOUBLE, 0)
         self.begin(data, order, generator)
         if fewer:
-            team = self.worthwhile(batch_size, epochs * ((self.count + batch_size - 1)
-                                                         // batch_size), team)
+            team = worthwhile(&self.net, self.layers, batch_size,
+                              epochs * ((self.count + batch_size - 1) // batch_size), team,
+                              data.plain)
             if self.lone_calls > 0:
                 self.lone_calls -= 1
                 team = 1
         self.team = team
         self.seat(team)
-        self.net.shared_input = self.shares_input(team, data.plain)
+        self.net.shared_input = shares_input(&self.net, team, data.plain)
         self.net.transposing = self.input_gradient or batch_size > FEW_ROWS
         self.flat = <real *>cnp.PyArray_DATA(parameters)
         self.epoch_costs = <double *>cnp.PyArray_DATA(costs)
@@ -1108,10 +996,10 @@ cdef class Engine:
         cdef Layer *layer
         cdef real *flat = <real *>cnp.PyArray_DATA(parameters)
         cdef real *out = <real *>cnp.PyArray_DATA(gradient)
-        team = self.most_useful(n_threads)
+        team = most_useful(&self.net, self.layers, n_threads)
         self.begin(data, None, None)
         self.seat(team)
-        self.net.shared_input = self.shares_input(team, data.plain)
+        self.net.shared_input = shares_input(&self.net, team, data.plain)
         self.net.transposing = self.input_gradient or data.m > FEW_ROWS
         self.epoch_costs, self.epoch_seconds, self.rates = &cost, &seconds, &rate
         self.epochs, self.batch_size, self.target_cost = 1, data.m, -1

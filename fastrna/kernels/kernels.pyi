@@ -151,14 +151,11 @@ class Engine:
         activations: Sequence[tuple[str, float]],
         loss: tuple[str, float],
         optimizer: str,
-        capacity: int,
-        chunked: bool = False,
+        rows: int,  # of the largest mini-batch that will come
         dropout: float = 0.0,
         sparse: bool = False,
         input_gradient: bool = False,
     ) -> None: ...
-    @property
-    def n_parameters(self) -> int: ...
     @property
     def workspace_bytes(self) -> int: ...
     @property

@@ -69,7 +69,11 @@ cdef struct Layer:
 
 cdef struct Net:
     # What is the same at all desks.
-    Py_ssize_t n_layers, n_x, capacity, input_stride
+    Py_ssize_t n_layers, n_x, n_parameters, input_stride
+    Py_ssize_t capacity        # rows that are processed at once
+    int sharing                # how a team shares a mini-batch: sharing.pxi
+    Py_ssize_t slices          # of a mini-batch, at most
+    bint few_inputs            # in a chunk, so that every desk gathers all
     int loss, optimizer
     real loss_parameter
     double dropout

@@ -15,9 +15,6 @@
 # step a fifth slower), one queue for all (no panel stays with its core).
 
 cdef enum:
-    # A mini-batch is shared in tasks from so many multiplications on for a product of each layer:
-    # a millisecond of the whole step on one thread.
-    TASK_WORK = 20000000
     TASK_ROWS = 128    # rows of the batch in a task, at most,
     FEW_TASKS = 16     # and half or a quarter of it where a phase would have fewer tasks than this
     TASK_UNITS = 96    # rows of dW in a task: whole tiles, and whole vectors of W^T
