@@ -194,7 +194,8 @@ def test_a_thousand_steps_allocate_no_more_than_one(dtype):
     trainer = fastrna.Trainer(net, batch_size=1, n_threads=1)
     data, one, all_of_them = trainer.prepare(X, y), np.arange(1), np.arange(1000)
     single = peak_of(lambda: trainer.epoch(data, one))
-    assert peak_of(lambda: trainer.epoch(data, all_of_them)) < single + 64  # larger numbers
+    # Numbers are larger, and Python keeps some at hand: but less than a byte a step.
+    assert peak_of(lambda: trainer.epoch(data, all_of_them)) < single + 1000
 
 
 def test_a_prediction_into_an_array_allocates_nothing(dtype):
