@@ -31,8 +31,8 @@ cdef extern from "simd.h" nogil:
     vec mantissa(vec x)
     real sum_of(vec v)
     real largest_of(vec v)
-    vec interleave_low(vec a, vec b)
-    vec interleave_high(vec a, vec b)
+    vec weave_low(int n, vec a, vec b)
+    vec weave_high(int n, vec a, vec b)
     unsigned long long flush_subnormals()
     void restore_subnormals(unsigned long long before)
     void prefetch(const void *p)
@@ -79,13 +79,12 @@ cdef inline vec clamp(vec x, real lowest, real highest) noexcept nogil:
 
 
 cdef inline vec sums_of(vec *rows) noexcept nogil:
-    """The sum of each of LANES vectors, one a lane: halves are woven together and added."""
+    """The sum of each of LANES vectors, one a lane: woven together and added."""
     cdef int i, n = LANES
     while n > 1:
         n //= 2
         for i in range(n):
-            rows[i] = (interleave_low(rows[i], rows[i + n])
-                       + interleave_high(rows[i], rows[i + n]))
+            rows[i] = weave_low(n, rows[i], rows[i + n]) + weave_high(n, rows[i], rows[i + n])
     return rows[0]
 
 
@@ -95,8 +94,8 @@ cdef inline vec largest_of_each(vec *rows) noexcept nogil:
     while n > 1:
         n //= 2
         for i in range(n):
-            rows[i] = larger(interleave_low(rows[i], rows[i + n]),
-                             interleave_high(rows[i], rows[i + n]))
+            rows[i] = larger(weave_low(n, rows[i], rows[i + n]),
+                             weave_high(n, rows[i], rows[i + n]))
     return rows[0]
 
 
@@ -124,14 +123,15 @@ cdef inline void largest_of_rows(Py_ssize_t count, vec *rows, real *largest) noe
 
 cdef inline vec expm1_reduced(vec x, vec *n, vec *power) noexcept nogil:
     """e^r - 1, where x = n ln 2 + r and |r| <= ln(2)/2; and 2^n, if that is a normal number."""
-    cdef vec r, p
+    cdef vec r, r2, p
     cdef int k
     n[0] = nearest(x * LOG2_E, power)
     r = (x - n[0] * LN2_HIGH) - n[0] * LN2_LOW
-    p = splat(INVERSE_FACTORIAL[EXP_TERMS])
-    for k in range(EXP_TERMS - 1, 1, -1):
-        p = p * r + INVERSE_FACTORIAL[k]
-    return r + r * r * p
+    r2 = r * r
+    p = r * INVERSE_FACTORIAL[EXP_TERMS] + INVERSE_FACTORIAL[EXP_TERMS - 1]
+    for k in range(EXP_TERMS - 2, 2, -2):
+        p = p * r2 + (r * INVERSE_FACTORIAL[k] + INVERSE_FACTORIAL[k - 1])
+    return r + r2 * p
 
 
 cdef inline vec exp_of(vec x) noexcept nogil:

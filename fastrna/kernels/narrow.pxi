@@ -320,4 +320,4 @@ def is_narrow(sizes):
     for n_in, n_out in zip(sizes, sizes[1:]):
         numbers += (n_in + 1) * n_out
         padded += (n_in + 1) * vectors_of(n_out) * LANES
-    return 2 * numbers <= padded and numbers <= NARROW_WEIGHTS
+    return numbers <= NARROW_WEIGHTS

@@ -354,23 +354,31 @@ cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) n
     return found
 
 
+cdef inline void weave_round(const int n, vec *rows) noexcept nogil:
+    """One round of transposing a square: vectors that are n apart."""
+    cdef int i
+    cdef vec x
+    for i in range(LANES):
+        if n < LANES and i & n == 0:
+            x = rows[i]
+            rows[i] = weave_low(n, x, rows[i + n])
+            rows[i + n] = weave_high(n, x, rows[i + n])
+
+
 cdef inline void transpose_columns(const int most, const real *source, Py_ssize_t source_row,
                                    Py_ssize_t columns, real *target,
                                    Py_ssize_t target_row) noexcept nogil:
     """`transpose_block` of no more than `most` columns: the compiler leaves out what only others
     would need."""
     cdef vec rows[LANES]
-    cdef vec woven[LANES]
-    cdef int i, n = LANES
+    cdef int i
     for i in range(LANES):
         rows[i] = load(source + i * source_row)
-    while n > 1:
-        for i in range(LANES // 2):
-            woven[2 * i] = interleave_low(rows[i], rows[i + LANES // 2])
-            woven[2 * i + 1] = interleave_high(rows[i], rows[i + LANES // 2])
-        for i in range(LANES):
-            rows[i] = woven[i]
-        n //= 2
+    # Not a loop: only with each n a constant does GCC keep the rows in registers.
+    weave_round(8, rows)
+    weave_round(4, rows)
+    weave_round(2, rows)
+    weave_round(1, rows)
     for i in range(most):
         if i < columns:
             store(target + i * target_row, rows[i])
@@ -378,7 +386,7 @@ cdef inline void transpose_columns(const int most, const real *source, Py_ssize_
 
 cdef inline void transpose_block(const real *source, Py_ssize_t source_row, Py_ssize_t columns,
                                  real *target, Py_ssize_t target_row) noexcept nogil:
-    """A square of LANES vectors, by log2(LANES) rounds of interleaving; `columns` are stored."""
+    """A square of LANES vectors, by log2(LANES) rounds of weaving; `columns` are stored."""
     if columns <= LANES // 8:
         transpose_columns(LANES // 8, source, source_row, columns, target, target_row)
     elif columns <= LANES // 2:

@@ -14,8 +14,10 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX512F__) && defined(__GNUC__)
+#if (defined(__AVX2__) || defined(__AVX512F__)) && defined(__GNUC__)
 #include <immintrin.h>
+#elif defined(__SSE2__) && defined(__GNUC__)
+#include <emmintrin.h>
 #endif
 
 /* Every `cdef inline` of the kernels must vanish into its caller: a tile keeps its accumulators in
@@ -79,15 +81,23 @@ typedef bits vec_bits __attribute__((vector_size(VECTOR_BYTES)));
 SIMD vec splat(number x) { return x - (vec){0}; }
 SIMD vec_bits bits_of(vec v) { return (vec_bits)v; }
 SIMD vec vec_of(vec_bits b) { return (vec)b; }
-/* x > y ? a : b, lane by lane; a NaN in x or y gives b. Intrinsics where they exist: GCC makes three
- * instructions of the masks, and tanh is a tenth slower. */
-#if defined(__AVX512F__) && FASTRNA_BITS == 32
-#define OF_512(name) _mm512_##name##_ps
+/* INTRINSIC(max) is _mm512_max_ps and its like, where there are such. */
+#if defined(__AVX512F__)
+#define INTRINSIC_(name, type) _mm512_##name##_##type
+#elif defined(__AVX2__)
+#define INTRINSIC_(name, type) _mm256_##name##_##type
+#elif defined(__SSE2__)
+#define INTRINSIC_(name, type) _mm_##name##_##type
+#endif
+#if defined(INTRINSIC_) && FASTRNA_BITS == 32
+#define INTRINSIC(name) INTRINSIC_(name, ps)
 #define TERNARY_LOGIC _mm512_ternarylogic_epi32
-#elif defined(__AVX512F__)
-#define OF_512(name) _mm512_##name##_pd
+#elif defined(INTRINSIC_)
+#define INTRINSIC(name) INTRINSIC_(name, pd)
 #define TERNARY_LOGIC _mm512_ternarylogic_epi64
 #endif
+/* x > y ? a : b, lane by lane; a NaN in x or y gives b. Intrinsics where they exist: GCC makes three
+ * instructions of the masks, and tanh is a tenth slower. */
 #if defined(__AVX512F__)
 SIMD vec where_greater(vec x, vec y, vec a, vec b) {
 #if FASTRNA_BITS == 32
@@ -95,6 +105,10 @@ SIMD vec where_greater(vec x, vec y, vec a, vec b) {
 #else
     return (vec)_mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, y, _CMP_GT_OQ), b, a);
 #endif
+}
+#elif defined(__AVX2__)
+SIMD vec where_greater(vec x, vec y, vec a, vec b) {
+    return (vec)INTRINSIC(blendv)(b, a, INTRINSIC(cmp)(x, y, _CMP_GT_OQ));
 }
 #else
 SIMD vec where_greater(vec x, vec y, vec a, vec b) {
@@ -140,9 +154,9 @@ SIMD vec load_first(const number *p, Py_ssize_t n) {
 }
 
 /* The larger and the smaller of two; y if either is NaN. */
-#if defined(__GNUC__) && defined(__AVX512F__)
-SIMD vec larger(vec x, vec y) { return (vec)OF_512(max)(x, y); }
-SIMD vec smaller(vec x, vec y) { return (vec)OF_512(min)(x, y); }
+#if defined(INTRINSIC)
+SIMD vec larger(vec x, vec y) { return (vec)INTRINSIC(max)(x, y); }
+SIMD vec smaller(vec x, vec y) { return (vec)INTRINSIC(min)(x, y); }
 #else
 SIMD vec larger(vec x, vec y) { return where_greater(x, y, x, y); }
 SIMD vec smaller(vec x, vec y) { return where_greater(y, x, x, y); }
@@ -172,7 +186,7 @@ SIMD vec nearest(vec x, vec *power) {
 /* x 2^n for an integral n, rounded once; elsewhere in two powers, as one might not be normal. */
 SIMD vec times_power_of_two(vec x, vec n) {
 #if defined(__GNUC__) && defined(__AVX512F__)
-    return (vec)OF_512(scalef)(x, n);
+    return (vec)INTRINSIC(scalef)(x, n);
 #else
     vec first, second;
     vec half = nearest(n * (number)0.5, &first);
@@ -186,11 +200,14 @@ SIMD vec exponent(vec x) {
 }
 SIMD vec mantissa(vec x) { return vec_of((bits_of(x) & MANTISSA_MASK) | ONE); }
 
-/* a0 b0 a1 b1 ... from the lower, and from the upper, halves of a and b: log2(LANES) rounds of this
- * pair transpose a square of LANES vectors. */
+/* A square of LANES vectors is transposed, or each of its vectors added up, in rounds of n = LANES / 2,
+ * ..., 2, 1, which weave vectors that are n apart. Of 16 bytes and more, blocks of n lanes are taken
+ * whole: the even blocks of a and b in turn, and the odd ones. Below, within each 16 bytes, the lanes
+ * of the lower halves of a and b in turn, and of the upper: so each is one instruction, where AVX2
+ * needs three to bring lanes across its 16 bytes. */
 #if !defined(__GNUC__)
-SIMD vec interleave_low(vec a, vec b) { (void)b; return a; }
-SIMD vec interleave_high(vec a, vec b) { (void)b; return a; }
+SIMD vec weave_low(int n, vec a, vec b) { (void)n, (void)b; return a; }
+SIMD vec weave_high(int n, vec a, vec b) { (void)n, (void)b; return a; }
 SIMD number sum_of(vec v) { return v; }
 SIMD number largest_of(vec v) { return v; }
 #else
@@ -201,8 +218,12 @@ SIMD number largest_of(vec v) { return v; }
 #endif
 /* EXCHANGES(STEP) applies STEP to each way of exchanging lanes: halves, quarters, ... neighbours. */
 #if VECTOR_BYTES * 8 == 16 * FASTRNA_BITS
-#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define HALVES_LOW 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
+#define HALVES_HIGH 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
+#define QUARTERS_LOW 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27
+#define QUARTERS_HIGH 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31
+#define LANES_LOW 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
+#define LANES_HIGH 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
 #define EXCHANGES(STEP) \
     STEP(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7) \
     STEP(4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11) \
@@ -210,28 +231,53 @@ SIMD number largest_of(vec v) { return v; }
     STEP(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)
 #endif
 #if VECTOR_BYTES * 8 == 8 * FASTRNA_BITS
-#define LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define HALVES_LOW 0, 1, 2, 3, 8, 9, 10, 11
+#define HALVES_HIGH 4, 5, 6, 7, 12, 13, 14, 15
+#define QUARTERS_LOW 0, 1, 8, 9, 4, 5, 12, 13
+#define QUARTERS_HIGH 2, 3, 10, 11, 6, 7, 14, 15
+#if FASTRNA_BITS == 32
+#define LANES_LOW 0, 8, 1, 9, 4, 12, 5, 13
+#define LANES_HIGH 2, 10, 3, 11, 6, 14, 7, 15
+#else
+#define LANES_LOW 0, 8, 2, 10, 4, 12, 6, 14
+#define LANES_HIGH 1, 9, 3, 11, 5, 13, 7, 15
+#endif
 #define EXCHANGES(STEP) \
     STEP(4, 5, 6, 7, 0, 1, 2, 3) \
     STEP(2, 3, 0, 1, 6, 7, 4, 5) \
     STEP(1, 0, 3, 2, 5, 4, 7, 6)
 #endif
 #if VECTOR_BYTES * 8 == 4 * FASTRNA_BITS
-#define LOW 0, 4, 1, 5
-#define HIGH 2, 6, 3, 7
+#define HALVES_LOW 0, 1, 4, 5
+#define HALVES_HIGH 2, 3, 6, 7
+#if FASTRNA_BITS == 32
+#define LANES_LOW 0, 4, 1, 5
+#define LANES_HIGH 2, 6, 3, 7
+#else
+#define LANES_LOW 0, 4, 2, 6
+#define LANES_HIGH 1, 5, 3, 7
+#endif
 #define EXCHANGES(STEP) \
     STEP(2, 3, 0, 1) \
     STEP(1, 0, 3, 2)
 #endif
 #if VECTOR_BYTES * 8 == 2 * FASTRNA_BITS
-#define LOW 0, 2
-#define HIGH 1, 3
+#define HALVES_LOW 0, 2
+#define HALVES_HIGH 1, 3
+#define LANES_LOW 0, 2
+#define LANES_HIGH 1, 3
 #define EXCHANGES(STEP) \
     STEP(1, 0)
 #endif
-SIMD vec interleave_low(vec a, vec b) { return SHUFFLE(a, b, LOW); }
-SIMD vec interleave_high(vec a, vec b) { return SHUFFLE(a, b, HIGH); }
+#if !defined(QUARTERS_LOW)
+#define QUARTERS_LOW LANES_LOW
+#define QUARTERS_HIGH LANES_HIGH
+#endif
+#define WOVEN(n, a, b, which) \
+    ((n) * FASTRNA_BITS < 128 ? SHUFFLE(a, b, LANES_##which) \
+     : (n) == LANES / 2 ? SHUFFLE(a, b, HALVES_##which) : SHUFFLE(a, b, QUARTERS_##which))
+SIMD vec weave_low(int n, vec a, vec b) { return WOVEN(n, a, b, LOW); }
+SIMD vec weave_high(int n, vec a, vec b) { return WOVEN(n, a, b, HIGH); }
 
 /* log2(LANES) steps, always in the same order. */
 #define ADD_EXCHANGED(...) v = v + SHUFFLE(v, v, __VA_ARGS__);
