@@ -86,6 +86,8 @@ cdef class Predictor:
                                            following.vectors, following.rows, 0, 0, following.rows)
             if layer.n_out == 1 and l > 0:
                 self.column(layer, rows, a, z)
+            elif rows == 1 and packed == NULL and a != NULL:
+                row_product(layer.vectors, layer.n_in, a, self.flat + layer.offset, layer.n_out, z)
             elif a != NULL:
                 product(rows, layer.vectors, 0, panels_of(layer.vectors), layer.n_in, a,
                         stride, 1, self.flat + layer.offset if packed == NULL else packed,

@@ -21,6 +21,7 @@
 cdef enum:
     DEPTH_BLOCK = 1024     # depth of a panel that stays in L2 with the rows of A beside it
     FAR_BYTES = 1 << 19    # of a matrix that finds itself thrown out of L2 from use to use
+    ROW_VECTORS = 8        # sums of one row at a time: as many as multiply-adds are under way
 
 
 cdef enum Fetch:
@@ -208,6 +209,58 @@ cdef Region rows_of_panel(const real *b, Py_ssize_t vectors, Py_ssize_t b_rows, 
         region.at = <const char *>(b + (v * b_rows + first * nv) * LANES)
         region.bytes = rows * nv * VECTOR_BYTES
     return region
+
+
+cdef inline void row_tile(const int nv, Py_ssize_t depth, const real *a, const real *b,
+                          Py_ssize_t b_depth, const real *start, real *c) noexcept nogil:
+    cdef vec sums[ROW_VECTORS]
+    cdef vec x
+    cdef Py_ssize_t k, once
+    cdef int j
+    for once in range(1):  # a loop around the others keeps `sums` in registers: see `tiles`
+        for j in range(nv):
+            sums[j] = load(start + j * LANES)
+        for k in range(depth):
+            x = splat(a[k])
+            for j in range(nv):
+                sums[j] = sums[j] + x * load(b + j * LANES)
+            b += b_depth
+        for j in range(nv):
+            store(c + j * LANES, sums[j])
+
+
+cdef void row_product(Py_ssize_t vectors, Py_ssize_t depth,
+                      const real *a,     # IN  (depth,)
+                      const real *b,     # IN  (depth + 1, vectors), rows b_row apart: W and bias
+                      Py_ssize_t b_row,
+                      real *c            # OUT (vectors,)
+                      ) noexcept nogil:
+    """c = a W + bias for one row and weights as they stand. Wider than `tiles`, whose few sums of a
+    row alone would wait for one another; to the same bits."""
+    cdef Parts columns = parts_of(vectors, ROW_VECTORS)
+    cdef Py_ssize_t p, nv
+    cdef const real *bias = b + depth * b_row
+    for p in range(columns.number):
+        nv = columns.size + (p < columns.larger)
+        if nv == 8:
+            row_tile(8, depth, a, b, b_row, bias, c)
+        elif nv == 7:
+            row_tile(7, depth, a, b, b_row, bias, c)
+        elif nv == 6:
+            row_tile(6, depth, a, b, b_row, bias, c)
+        elif nv == 5:
+            row_tile(5, depth, a, b, b_row, bias, c)
+        elif nv == 4:
+            row_tile(4, depth, a, b, b_row, bias, c)
+        elif nv == 3:
+            row_tile(3, depth, a, b, b_row, bias, c)
+        elif nv == 2:
+            row_tile(2, depth, a, b, b_row, bias, c)
+        else:
+            row_tile(1, depth, a, b, b_row, bias, c)
+        b += nv * LANES
+        bias += nv * LANES
+        c += nv * LANES
 
 
 cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
