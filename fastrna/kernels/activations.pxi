@@ -209,6 +209,10 @@ cdef void differentiate(int activation, real parameter, Py_ssize_t rows, Py_ssiz
         differentiate_as(EXP, parameter, rows, vectors, stride, z, a, d)
 
 
+cdef enum:
+    FEW_COLUMNS = 4  # of softmax that are worth turning over, if they fill half a vector or less
+
+
 cdef extern from *:
     """
     static const number LANE_NUMBERS[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -221,6 +225,49 @@ cdef inline vec within(vec x, Py_ssize_t width, Py_ssize_t column, real otherwis
     return where_greater(splat(<real>(width - column)), load(LANE_NUMBERS), x, splat(otherwise))
 
 
+cdef inline bint few_columns(Py_ssize_t width) noexcept nogil:
+    """Whether softmax turns LANES rows at a time over, so that each lane works, of as many rows."""
+    return 2 <= width <= min(FEW_COLUMNS, LANES // 2)
+
+
+cdef inline vec below_largest(const int width, vec *columns) noexcept nogil:
+    """z - max z of a row in each lane, in place; the largest are returned."""
+    cdef vec top = columns[0]
+    cdef int k
+    for k in range(1, width):
+        top = larger(columns[k], top)
+    for k in range(width):
+        columns[k] = columns[k] - top
+    return top
+
+
+cdef inline vec softmax_columns(const int width, vec *columns) noexcept nogil:
+    """Softmax of what `below_largest` leaves, in place; the totals are returned."""
+    cdef vec total = splat(0), inverse
+    cdef int k
+    for k in range(width):
+        columns[k] = exp_of(columns[k])
+        total = total + columns[k]
+    inverse = 1 / total
+    for k in range(width):
+        columns[k] = columns[k] * inverse
+    return total
+
+
+cdef inline void softmax_of_few(const int width, Py_ssize_t rows, Py_ssize_t stride,
+                                const real *z, real *a, real *largest,
+                                real *totals) noexcept nogil:
+    """`softmax_rows` of so few columns that most lanes of a row would be empty."""
+    cdef vec columns[LANES]
+    cdef Py_ssize_t i, n
+    for i from 0 <= i < rows by LANES:
+        n = min(LANES, rows - i)
+        load_columns(n, z + i * stride, stride, columns)
+        store_first(largest + i, below_largest(width, columns), n)
+        store_first(totals + i, softmax_columns(width, columns), n)
+        store_columns(width, n, columns, a + i * stride, stride)
+
+
 cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
                        const real *z,     # IN  (rows, stride) pre-activations, whole vectors
                        real *a,           # OUT (rows, stride) e^(z - max) / total; may be z
@@ -229,8 +276,17 @@ cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
                        ) noexcept nogil:
     """A = softmax(Z), row by row; a vector's worth of rows at a time is summed across its lanes."""
     cdef vec woven[LANES]
+    cdef real inverses[LANES]
     cdef vec top, total, e, inverse
     cdef Py_ssize_t i, j, s, n
+    if few_columns(width):
+        if width == 2:
+            softmax_of_few(2, rows, stride, z, a, largest, totals)
+        elif width == 3:
+            softmax_of_few(3, rows, stride, z, a, largest, totals)
+        else:
+            softmax_of_few(4, rows, stride, z, a, largest, totals)
+        return
     for i from 0 <= i < rows by LANES:
         n = min(LANES, rows - i)
         for s in range(n):
@@ -248,8 +304,9 @@ cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
                 store(a + s * stride + j, e)
             woven[s] = total
         sums_of_rows(n, woven, totals + i)
+        store(inverses, 1 / load_first(totals + i, n))
         for s in range(n):
-            inverse = splat(1 / totals[i + s])
+            inverse = splat(inverses[s])
             for j from 0 <= j < width by LANES:
                 store(a + s * stride + j, load(a + s * stride + j) * inverse)
         z += n * stride

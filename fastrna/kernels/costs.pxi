@@ -108,6 +108,32 @@ cdef inline void loss_rows(const int loss, real parameter, int output, real outp
         sums_of_rows(n, totals, cost + i)
 
 
+cdef inline void log_loss_of_few(const int width, Py_ssize_t rows, Py_ssize_t stride,
+                                 const real *z, real *a, const real *y, real *d,
+                                 real *cost) noexcept nogil:
+    """`softmax_log_loss_rows` of a few columns, a row a lane."""
+    cdef vec columns[LANES]
+    cdef vec targets[LANES]
+    cdef vec linear, mass
+    cdef Py_ssize_t i, n
+    cdef int k
+    for i from 0 <= i < rows by LANES:
+        n = min(LANES, rows - i)
+        load_columns(n, z + i * stride, stride, columns)
+        load_columns(n, y + i * stride, stride, targets)
+        below_largest(width, columns)
+        linear = splat(0)
+        mass = splat(0)
+        for k in range(width):
+            linear = linear - targets[k] * columns[k]
+            mass = mass + targets[k]
+        store_first(cost + i, linear + mass * log_of(softmax_columns(width, columns)), n)
+        for k in range(width):
+            targets[k] = columns[k] * mass - targets[k]
+        store_columns(width, n, columns, a + i * stride, stride)
+        store_columns(width, n, targets, d + i * stride, stride)
+
+
 cdef inline void softmax_log_loss_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
                                        const real *z, real *a, const real *y, real *d,
                                        real *cost, real *totals, real *masses) noexcept nogil:
@@ -116,6 +142,14 @@ cdef inline void softmax_log_loss_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssi
     cdef vec linears[LANES]
     cdef vec mass_of[LANES]
     cdef vec linear, mass, target
+    if few_columns(width):
+        if width == 2:
+            log_loss_of_few(2, rows, stride, z, a, y, d, cost)
+        elif width == 3:
+            log_loss_of_few(3, rows, stride, z, a, y, d, cost)
+        else:
+            log_loss_of_few(4, rows, stride, z, a, y, d, cost)
+        return
     softmax_rows(rows, width, stride, z, a, cost, totals)
     for i from 0 <= i < rows by LANES:
         n = min(LANES, rows - i)

@@ -78,6 +78,47 @@ cdef inline vec clamp(vec x, real lowest, real highest) noexcept nogil:
     return smaller(splat(highest), larger(splat(lowest), x))
 
 
+cdef inline void weave_round(const int n, vec *rows) noexcept nogil:
+    """One round of transposing a square: vectors that are n apart."""
+    cdef int i
+    cdef vec x
+    for i in range(LANES):
+        if n < LANES and i & n == 0:
+            x = rows[i]
+            rows[i] = weave_low(n, x, rows[i + n])
+            rows[i + n] = weave_high(n, x, rows[i + n])
+
+
+cdef inline void transpose(vec *rows) noexcept nogil:
+    """A square of LANES vectors in place."""
+    # Not a loop: only with each n a constant does GCC keep the rows in registers.
+    weave_round(8, rows)
+    weave_round(4, rows)
+    weave_round(2, rows)
+    weave_round(1, rows)
+
+
+cdef inline void load_columns(Py_ssize_t n, const real *rows, Py_ssize_t row,
+                              vec *columns) noexcept nogil:
+    """The lanes of up to LANES rows of one vector, `row` apart: a vector each, 0 past row n."""
+    cdef int i
+    for i in range(LANES):
+        columns[i] = load(rows + i * row) if i < n else splat(0)
+    transpose(columns)
+
+
+cdef inline void store_columns(const int width, Py_ssize_t n, vec *columns, real *rows,
+                               Py_ssize_t row) noexcept nogil:
+    """The same back, of `width` columns; zeros past them."""
+    cdef int i
+    for i in range(width, LANES):
+        columns[i] = splat(0)
+    transpose(columns)
+    for i in range(LANES):
+        if i < n:
+            store(rows + i * row, columns[i])
+
+
 cdef inline vec sums_of(vec *rows) noexcept nogil:
     """The sum of each of LANES vectors, one a lane: woven together and added."""
     cdef int i, n = LANES

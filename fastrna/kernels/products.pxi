@@ -407,17 +407,6 @@ cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) n
     return found
 
 
-cdef inline void weave_round(const int n, vec *rows) noexcept nogil:
-    """One round of transposing a square: vectors that are n apart."""
-    cdef int i
-    cdef vec x
-    for i in range(LANES):
-        if n < LANES and i & n == 0:
-            x = rows[i]
-            rows[i] = weave_low(n, x, rows[i + n])
-            rows[i + n] = weave_high(n, x, rows[i + n])
-
-
 cdef inline void transpose_columns(const int most, const real *source, Py_ssize_t source_row,
                                    Py_ssize_t columns, real *target,
                                    Py_ssize_t target_row) noexcept nogil:
@@ -427,11 +416,7 @@ cdef inline void transpose_columns(const int most, const real *source, Py_ssize_
     cdef int i
     for i in range(LANES):
         rows[i] = load(source + i * source_row)
-    # Not a loop: only with each n a constant does GCC keep the rows in registers.
-    weave_round(8, rows)
-    weave_round(4, rows)
-    weave_round(2, rows)
-    weave_round(1, rows)
+    transpose(rows)
     for i in range(most):
         if i < columns:
             store(target + i * target_row, rows[i])
