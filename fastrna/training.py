@@ -216,6 +216,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self.checkpoint = checkpoint
         self.n_threads = None if n_threads is None else check.integer(n_threads, "n_threads")
         self._learning_rate = getattr(self.optimizer, "learning_rate", 0.0)
+        self._even_rates = None  # as `_rates` made them, until the learning rate changes
         self.n_epochs = 0
         self._rng = np.random.default_rng(self.seed)
         self._dropout_seed = self.seed
@@ -234,6 +235,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def learning_rate(self, value):
         """Set the rate, above 0, from the next epoch on."""
         self._learning_rate = check.real(value, "learning_rate", 0, low_open=True)
+        self._even_rates = None
 
     # -- the engine ------------------------------------------------------------------------------
 
@@ -336,9 +338,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _rates(self, count):
         schedule = getattr(self.optimizer, "schedule", None)
         if schedule is None or isinstance(schedule, Adaptive):
-            rates = np.empty(count)
-            rates.fill(self._learning_rate)
-            return rates
+            if self._even_rates is None or len(self._even_rates) != count:
+                self._even_rates = np.full(count, self._learning_rate, np.float64)
+            return self._even_rates
         return np.array(
             [schedule.rate(self.learning_rate, self.n_epochs + i) for i in range(count)], np.float64
         )
@@ -811,6 +813,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             setattr(self, name, state["options"][name])
         self.n_epochs = state["n_epochs"]
         self._learning_rate = state["learning_rate"]
+        self._even_rates = None
         self._lowest, self._stagnant = state["lowest"], state["stagnant"]
         self._dropout_seed = state["dropout_seed"]
         self._rng.bit_generator.state = state["random"]
