@@ -25,7 +25,8 @@ if sys.platform == "darwin" and "arm64" in os.environ.get("ARCHFLAGS", ""):
 MATH_FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 VARIANTS = {"baseline": []}
 if X86_64:
-    VARIANTS["avx2"] = ["-mavx2", "-mfma"]
+    # prefetchw: processors of this kind that do not know it skip it, as they do any of its family.
+    VARIANTS["avx2"] = ["-mavx2", "-mfma", "-mprfchw"]
     VARIANTS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma",
                           "-mprefer-vector-width=512", "-mprfchw"]
 MSVC_FLAGS = ["/O2", "/fp:contract"]

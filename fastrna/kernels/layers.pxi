@@ -529,7 +529,7 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
     """
     cdef Parts panels = parts_of(layer.vectors, NV), tiles = parts_of(hi - lo, MR)
     cdef Py_ssize_t p, nv, v = vector_of_panel(layer.vectors, first_panel), t, mr, i, at, width, n
-    cdef Py_ssize_t depth_step = a_depth, d_row = layer.stride, group
+    cdef Py_ssize_t depth_step = a_depth, d_row = layer.stride, group, following, rows
     cdef vec sums[GROUP_TILES * MR][NV]
     cdef real *slope = <real *>sums
     cdef real *so_far
@@ -542,7 +542,6 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
             slight_gradient(layer, lo, hi, row, count, a, a_depth, gradient, first, last, u,
                             penalties)
         return
-    ahead.fetch = TO_WRITE
     # Short tiles by the group, to be updated in one go; each deep one alone, still in L1.
     group = 1 if packed or count > GROUP_DEPTH else GROUP_TILES
     for p in range(first_panel, last_panel):
@@ -563,10 +562,18 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
             if packed:
                 columns = layer.slivers + i * net.capacity
                 depth_step = mr
-            ahead.step = mr * width * sizeof(real) // count + 1
+            # The rows that are next, of this panel or of the next one: no line of another thread's.
+            rows = min(n * mr, hi - i - n * mr)
+            following = at + (i + n * mr) * width
+            if rows == 0 and p + 1 < last_panel:
+                rows = min(n * mr, hi - lo)
+                following = (v + nv) * LANES * layer.rows + lo * (
+                    panels.size + (p + 1 < panels.larger)) * LANES
+            ahead.step = (rows if last else n * mr) * width * sizeof(real) // (n * count)
+            ahead.fetch = TO_WRITE if ahead.step > 0 else NOTHING
             if last:
-                ahead.one = <const char *>(layer.weights + at + (i + n * mr) * width)
-                ahead.other = <const char *>(layer.velocity + at + (i + n * mr) * width)
+                ahead.one = <const char *>(layer.weights + following)
+                ahead.other = <const char *>(layer.velocity + following)
             else:
                 ahead.one = ahead.other = <const char *>so_far
             tiles_of(<int>mr, <int>nv, ahead, n, count, columns, 1, depth_step, d, d_row,
