@@ -1,7 +1,7 @@
 """Guard against slower training that no clock can disturb: instructions a training step executes.
 
-Counted by Valgrind for three networks, on one thread, for the instruction sets that Valgrind knows
-(avx2 and baseline: it has no AVX-512)::
+Counted by Valgrind for three networks, and for a round of the multiply-add peak, on one thread, for
+the instruction sets that Valgrind knows (avx2 and baseline: it has no AVX-512)::
 
     python bench/instructions.py            # compare with bench/instructions.json, exit 1 if worse
     python bench/instructions.py --record   # renew the record of this compiler
@@ -37,14 +37,21 @@ NETS = {
     "medium": ((64, 100, 10), "relu", "softmax", 32, 20, 61),
     "large": ((256, 256, 10), "relu", "softmax", 64, 5, 21),
 }
+# Beside the nets, a round of the loop that measures the multiply-add peak: an instruction for each
+# chain and two of the loop. A compiler that merges chains makes it fewer, and the peak too high.
+PEAK, PEAK_ROUNDS, PEAK_RUNS = "peak", 200_000, 3
 
 
 def train(name: str, epochs: int) -> None:
-    """Train one net: what runs under Valgrind."""
+    """Train one net, or measure the peak so many times: what runs under Valgrind."""
     import numpy as np
 
     import fastrna
 
+    if name == PEAK:
+        for _ in range(epochs):
+            fastrna.kernels.load("float32").fma_peak(1e-9)  # a single burst
+        return
     sizes, hidden, output, batch, steps, _ = NETS[name]
     rng = np.random.default_rng(0)
     X = rng.standard_normal((batch * steps, sizes[0]), dtype=np.float32)
@@ -83,8 +90,8 @@ def count(name: str, isa: str, epochs: int) -> int:
 
 
 def per_step(name: str, isa: str) -> int:
-    """Instructions of one mini-batch."""
-    *_, steps, epochs = NETS[name]
+    """Instructions of one mini-batch, or of one round of the peak."""
+    *_, steps, epochs = NETS[name] if name != PEAK else (PEAK_ROUNDS, PEAK_RUNS)
     return round((count(name, isa, epochs) - count(name, isa, 1)) / (steps * (epochs - 1)))
 
 
@@ -133,7 +140,7 @@ def main() -> int:
     from fastrna import kernels
 
     isas = [isa for isa in ISAS if isa in kernels.available()]
-    jobs = [(name, isa) for isa in isas for name in NETS]
+    jobs = [(name, isa) for isa in isas for name in (*NETS, PEAK)]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda job: per_step(*job), jobs))
     counts: dict[str, dict[str, int]] = {}

@@ -8,8 +8,8 @@
 # The weight gradient alone sums across lanes: dW_l = A_{l-1}^T dZ_l are dot products of rows, a
 # tile of them at a time, a vector of sums for each weight in the order of the flat parameters;
 # after the last block these are woven into numbers. Costs go by `loss_of`, as in costs.pxi. 24-8-2
-# on 200 examples takes less than half of the time of the engine's way, 30-30-30 nine tenths; of more
-# examples than a block the engine's threads share the latter.
+# on 200 examples takes less than half of the engine's time, 30-30-30 nine tenths; more examples of
+# the latter than a block the engine's threads share.
 # Rejected: the same for training (one step of so small a net is bound by latencies either way).
 # Penalties, weights, classes and CSR go the engine's way.
 
