@@ -272,8 +272,8 @@ def check_cost(kernels, loss, output, Z, Y, w, dtype):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("loss", "output"), PAIRS, ids=str)
 def test_cost_and_gradient(kernels, dtype, rng, loss, output, weighted):
-    for m in (1, 2, 7, 33):
-        for n_y in (1, 2, 3, 10, 16, 17, 33):
+    for m in (1, 2, 7, 8, 33):
+        for n_y in (1, 2, 3, 4, 5, 10, 16, 17, 33):
             Z, Y = cost_case(loss, output, (m, n_y), dtype, rng)
             w = rng.uniform(0.5, 2, m).astype(dtype) if weighted else None
             check_cost(kernels, loss, output, Z, Y, w, dtype)
