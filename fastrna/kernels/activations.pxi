@@ -226,7 +226,7 @@ cdef inline vec within(vec x, Py_ssize_t width, Py_ssize_t column, real otherwis
 
 
 cdef inline bint few_columns(Py_ssize_t width) noexcept nogil:
-    """Whether softmax turns LANES rows at a time over, so that each lane works, of as many rows."""
+    """Whether softmax turns LANES rows at a time over, so that each lane has a row of its own."""
     return 2 <= width <= min(FEW_COLUMNS, LANES // 2)
 
 
@@ -274,7 +274,8 @@ cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
                        real *largest,     # OUT (rows,) max z
                        real *totals       # OUT (rows,) sum e^(z - max): log-sum-exp = max + ln
                        ) noexcept nogil:
-    """A = softmax(Z), row by row; a vector's worth of rows at a time is summed across its lanes."""
+    """A = softmax(Z); a vector's worth of rows at a time is summed across its lanes, or, of a few
+    columns, turned over."""
     cdef vec woven[LANES]
     cdef real inverses[LANES]
     cdef vec top, total, e, inverse

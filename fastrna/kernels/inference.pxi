@@ -9,7 +9,8 @@
 # weights, if they are many, and the next block of X are fetched while products are computed. Rows
 # of the network's type are read where they lie, and looked through for NaN and infinity just before
 # the product wants them, when that costs no trip to memory. The scratch is kept for the next call.
-# Both ways take the same tiles in the same order, so a row does not depend on its company.
+# Either way each sum is one chain in the order of the inputs, in the tiles of `product` or, for one
+# row alone, in the wider ones of `row_product`: so a row does not depend on its company.
 
 cdef enum:
     STACK_NUMBERS = 4096    # three of these are scratch enough for one row of most nets
