@@ -328,7 +328,9 @@ cdef class Engine:
                         layer.h = self.block(net.capacity * layer.stride)
                     if l == 0:
                         layer.d = self.block(net.capacity * layer.stride)
-            if rank > 0 and net.sharing == BY_SLICES and net.optimizer != NO_UPDATE:
+            if rank > 0 and net.sharing != BY_TASKS and net.optimizer != NO_UPDATE:
+                # Where units are shared, a replica for the sake of the distance: a processor that
+                # fetches beyond its own weights else takes its neighbour's (batch of one: 1.25).
                 for l in range(net.n_layers):
                     layer = &desk.layers[l]
                     layer.weights = self.block(layer.size)
@@ -348,12 +350,10 @@ cdef class Engine:
 
     # -- parameters in and out ------------------------------------------------------------------
 
-    cdef void load(self, const real *flat, Py_ssize_t team) noexcept nogil:
-        """The flat parameters into the packed weights, their transposes where wanted, and all of it
-        with the moments to the replicas."""
-        cdef Py_ssize_t l, rank
+    cdef void load(self, const real *flat) noexcept nogil:
+        """The flat parameters into the first desk's weights, and their transposes where wanted."""
+        cdef Py_ssize_t l
         cdef Layer *layer
-        cdef Layer *replica
         for l in range(self.net.n_layers):
             layer = &self.layers[l]
             pack(0, layer.rows, layer.n_out, 0, panels_of(layer.vectors),
@@ -361,18 +361,23 @@ cdef class Engine:
             if self.net.transposing and layer.transposed != NULL:
                 transpose_rows(0, layer.n_in, 0, layer.vectors, layer.n_in, layer.n_out,
                                layer.rows, layer.weights, layer.transposed)
-            for rank in range(1, team):
-                replica = &self.desks[rank].layers[l]
-                if replica.weights == layer.weights:
-                    break
-                memcpy(replica.weights, layer.weights, layer.size * sizeof(real))
-                if layer.velocity != NULL:
-                    memcpy(replica.velocity, layer.velocity, layer.size * sizeof(real))
-                if layer.second != NULL:
-                    memcpy(replica.second, layer.second, layer.size * sizeof(real))
-                if layer.transposed != NULL:
-                    memcpy(replica.transposed, layer.transposed, layer.n_out
-                           * vectors_of(layer.n_in) * LANES * sizeof(real))
+
+    cdef void copy_own(self, const Desk *owner, const Desk *source,
+                       const Desk *target) noexcept nogil:
+        """The weights and moments that the owner has, from one desk to another, if they are apart:
+        own columns of the first layer, own rows of the others."""
+        cdef Py_ssize_t l, lo = 0, hi, first_panel, last_panel
+        cdef const Layer *layer
+        for l in range(self.net.n_layers):
+            layer = &owner.layers[l]
+            if source.layers[l].weights == target.layers[l].weights:
+                return
+            hi, first_panel, last_panel = layer.rows, layer.own.first_panel, layer.own.last_panel
+            if l > 0:
+                lo, hi = (layer - 1).own.first_unit, (layer - 1).own.last_unit + (layer - 1).own.last
+                first_panel, last_panel = 0, panels_of(layer.vectors)
+            copy_block(&source.layers[l], &target.layers[l], lo, hi, first_panel, last_panel)
+            renew_transposed(&self.net, &target.layers[l], lo, hi, first_panel, last_panel)
 
     cdef bint save(self, real *flat) noexcept nogil:
         """The packed weights into the flat parameters, unless one is not finite."""
@@ -782,7 +787,14 @@ cdef class Engine:
         self.lap = self.clock
         self.book(self.desks, ORDER)
 
-    cdef void end_epoch(self, const Desk *desk) noexcept nogil:
+    cdef void collect(self, Py_ssize_t team) noexcept nogil:
+        """All weights and moments to the first desk, from those of a team that share units."""
+        cdef Py_ssize_t rank
+        for rank in range(1, team if self.net.sharing == BY_UNITS else 1):
+            self.copy_own(&self.desks[rank], &self.desks[rank], self.desks)
+
+    cdef void end_epoch(self, const Desk *desk, Py_ssize_t team) noexcept nogil:
+        self.collect(team)
         self.add_penalties(desk)
         if self.ending == INTERRUPT:
             self.save(self.flat)
@@ -827,12 +839,13 @@ cdef class Engine:
                 elif rank > 0:
                     return
                 else:  # alone from here on, this step once more
+                    self.collect(team)
                     team = 1
                     self.disbandings += 1
                     self.take_place(desk, 0, 1)
             self.wait(desk, rank, team)
             if rank == 0:
-                self.end_epoch(desk)
+                self.end_epoch(desk, team)
                 if not self.stopping:
                     self.begin_epoch()
             self.wait(desk, rank, team)
@@ -884,6 +897,7 @@ cdef class Engine:
             self.take_place(desk, rank, team)
         else:
             self.take_place(desk, 0, 1)
+        self.copy_own(desk, self.desks, desk)
         if training:
             self.train_team(desk, rank, team)
         else:
@@ -976,7 +990,7 @@ cdef class Engine:
         self.epsilon, self.l1, self.l2, self.over_batch = epsilon, l1, l2, over_batch
         self.net.dropout_seed, self.signal_period = dropout_seed, signal_period
         with nogil:
-            self.load(self.flat, team)
+            self.load(self.flat)
             self.run(True, team)
             self.remember(team, disbandings)
         self.data = None
@@ -1007,7 +1021,7 @@ cdef class Engine:
         with nogil:
             if self.net.sparse:
                 memset(self.layers[0].gradient, 0, self.layers[0].size * sizeof(real))
-            self.load(flat, team)
+            self.load(flat)
             self.run(True, team)
             for l in range(self.net.n_layers):
                 layer = &self.layers[l]
@@ -1023,7 +1037,7 @@ cdef class Engine:
         self.seat(team)
         self.net.transposing, self.net.shared_input = False, True
         with nogil:
-            self.load(flat, team)
+            self.load(flat)
             self.run(False, team)
         self.data = None
         return self.ledger.cost_sum / data.total_weight if data.total_weight > 0 else 0.0
@@ -1044,7 +1058,7 @@ cdef class Engine:
         desk = self.desks
         self.take_place(desk, 0, 1)
         with nogil:
-            self.load(flat, 1)
+            self.load(flat)
             while at < self.count:
                 n = min(net.capacity, self.count - at)
                 self.data.gather(NULL, at, n, desk.input, net.input_stride)

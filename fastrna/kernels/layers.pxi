@@ -444,6 +444,23 @@ cdef void renew_transposed(const Net *net, const Layer *layer, Py_ssize_t lo, Py
                        layer.rows, layer.weights, layer.transposed)
 
 
+cdef void copy_block(const Layer *source, const Layer *target, Py_ssize_t lo, Py_ssize_t hi,
+                     Py_ssize_t first_panel, Py_ssize_t last_panel) noexcept nogil:
+    """The weights and moments of rows lo to hi of some panels, from one desk's to another's."""
+    cdef Py_ssize_t p, v = vector_of_panel(source.vectors, first_panel), following, at
+    cdef size_t size
+    for p in range(first_panel, last_panel):
+        following = vector_of_panel(source.vectors, p + 1)
+        at = (v * source.rows + lo * (following - v)) * LANES
+        size = (hi - lo) * (following - v) * LANES * sizeof(real)
+        memcpy(target.weights + at, source.weights + at, size)
+        if source.velocity != NULL:
+            memcpy(target.velocity + at, source.velocity + at, size)
+        if source.second != NULL:
+            memcpy(target.second + at, source.second + at, size)
+        v = following
+
+
 cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first_panel,
                        Py_ssize_t last_panel, const real *a, const real *ahead, const Update *u,
                        real *penalties) noexcept nogil:
