@@ -260,10 +260,14 @@ cdef void add_shares(const Desk *desk, const Layer *below, const Layer *layer, c
                      Py_ssize_t last) noexcept nogil:
     """Z_l = the sum of all desks' shares, rows lo to hi, vectors first to last."""
     cdef Py_ssize_t s, j, size = capacity * layer.stride
+    cdef const real *share
+    cdef bint pair = desk.team == 2 and below.parts > 1
     for s in range(lo, hi):
         for j from first * LANES <= j < last * LANES by LANES:
+            share = sums + s * layer.stride + j
             store(layer.z + s * layer.stride + j,
-                  sum_of_shares(sums + s * layer.stride + j, size, below.parts, desk.team))
+                  load(share) + load(share + size) if pair
+                  else sum_of_shares(share, size, below.parts, desk.team))
 
 
 cdef void activate_units(const Net *net, const Desk *desk, Py_ssize_t l, Share own,
