@@ -291,7 +291,7 @@ cdef class Engine:
             self.seats = rank + 1
             memcpy(desk.layers, self.layers, net.n_layers * sizeof(Layer))
             last = &desk.layers[net.n_layers - 1]
-            desk.scratch = self.block(MOST_PARTS * JOIN_ROWS * NV * LANES)
+            desk.scratch = self.block(MOST_PARTS * JOIN_ROWS * WIDEST * LANES)
             desk.own_input, desk.target = self.desks[0].own_input, self.desks[0].target
             desk.costs, desk.totals = self.desks[0].costs, self.desks[0].totals
             desk.masses, desk.weights = self.desks[0].masses, self.desks[0].weights
@@ -368,13 +368,15 @@ cdef class Engine:
         own columns of the first layer, own rows of the others."""
         cdef Py_ssize_t l, lo = 0, hi, first_panel, last_panel
         cdef const Layer *layer
+        cdef Share below
         for l in range(self.net.n_layers):
             layer = &owner.layers[l]
             if source.layers[l].weights == target.layers[l].weights:
                 return
             hi, first_panel, last_panel = layer.rows, layer.own.first_panel, layer.own.last_panel
             if l > 0:
-                lo, hi = (layer - 1).own.first_unit, (layer - 1).own.last_unit + (layer - 1).own.last
+                below = (layer - 1).own
+                lo, hi = below.first_unit, below.last_unit + below.last
                 first_panel, last_panel = 0, panels_of(layer.vectors)
             copy_block(&source.layers[l], &target.layers[l], lo, hi, first_panel, last_panel)
             renew_transposed(&self.net, &target.layers[l], lo, hi, first_panel, last_panel)

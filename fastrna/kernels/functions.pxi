@@ -12,6 +12,7 @@ cdef extern from "simd.h" nogil:
     enum: LANES
     enum: MR
     enum: NV
+    enum: WIDEST
     enum: CACHE_LINE
     enum: VECTOR_BYTES
     vec splat(real x)

@@ -133,7 +133,7 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
     packed = np.zeros(n_in * vectors_of(n_out) * LANES, DTYPE)
     across = np.zeros(n_out * in_vectors * LANES, DTYPE)
     d = np.zeros((m, in_vectors * LANES), DTYPE)
-    pack(0, n_in, n_out, 0, parts_of(vectors_of(n_out), NV).number, numbers(flat), n_out,
+    pack(0, n_in, n_out, 0, panels_of(vectors_of(n_out)), numbers(flat), n_out,
          numbers(packed), n_in)
     transpose_rows(0, n_in, 0, vectors_of(n_out), n_in, n_out, n_in, numbers(packed),
                    numbers(across))

@@ -102,7 +102,7 @@ cdef struct Desk:
     real *masses               # (capacity,) likewise
     double *weights            # (capacity,) of the examples
     real *penalties            # (2, sums, LANES) sums of the panels' penalties, in turn
-    real *scratch              # (MOST_PARTS, JOIN_ROWS, NV vectors) shares of a tile's sums
+    real *scratch              # (MOST_PARTS, JOIN_ROWS, WIDEST vectors) shares of a tile's sums
     char apart[2 * CACHE_LINE]  # no line holds two desks
 
 
@@ -197,7 +197,7 @@ cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first,
                        const real *a, bint more,
                        real *c,         # OUT (rows, vectors of the panels), rows c_row apart
                        Py_ssize_t c_row,
-                       real *spare      # (as deep as the tree, JOIN_ROWS, NV vectors)
+                       real *spare      # (as deep as the tree, JOIN_ROWS, WIDEST vectors)
                        ) noexcept nogil:
     """A_{l-1}[:, units] W_l[units, :], the bias with the last, of parts first to last: a branch of
     the tree. What is right of its root is summed in `spare`, unless it is one part."""
@@ -237,7 +237,7 @@ cdef void product_of_parts(Desk *desk, const Layer *below, const Layer *layer, P
     """A_{l-1}[:, own] W_l[own, :], the bias with the last part: part by part, added as a tree."""
     cdef Py_ssize_t first = below.own.first_part, last = below.own.last_part
     cdef Py_ssize_t k, i, n, panel
-    cdef Parts panels = parts_of(layer.vectors, NV), blocks = parts_of(rows, JOIN_ROWS)
+    cdef Parts panels = panels_in(layer.vectors), blocks = parts_of(rows, JOIN_ROWS)
     if first == last:  # nobody reads the share of a thread that has no part
         return
     if last - first <= 2:
@@ -300,7 +300,7 @@ cdef void sparse_forward(const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t 
                          const long long *chunk) noexcept nogil:
     """Z_1 = X W_1 + b_1 from the CSR rows of the chunk: a row of W_1 for each stored number."""
     cdef const Layer *layer = &desk.layers[0]
-    cdef Parts panels = parts_of(layer.vectors, NV)
+    cdef Parts panels = panels_in(layer.vectors)
     cdef Py_ssize_t s, p, v, nv, j, t, width
     cdef const real *panel
     cdef const real *w
@@ -469,7 +469,7 @@ cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssiz
                        Py_ssize_t last_panel, const real *a, const real *ahead, const Update *u,
                        real *penalties) noexcept nogil:
     """One example: dW = a^T dz, never stored."""
-    cdef Parts panels = parts_of(layer.vectors, NV)
+    cdef Parts panels = panels_in(layer.vectors)
     cdef Py_ssize_t p, nv, v = vector_of_panel(layer.vectors, first_panel)
     for p in range(first_panel, last_panel):
         nv = panels.size + (p < panels.larger)
@@ -523,9 +523,9 @@ cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_s
     for i from lo <= i < hi by NV * LANES:
         n = min(NV * LANES, hi - i)
         nv = vectors_of(n)
-        tiles_of(<int>layer.n_out, <int>nv, nothing_ahead(), 1, count,
-                 layer.d + row * layer.stride, 1, layer.stride, a + row * a_depth + i, a_depth,
-                 &ZEROS[0], 0, False, <real *>across, nv * LANES)
+        tiles_across(<int>layer.n_out, <int>nv, nothing_ahead(), 1, count,
+                     layer.d + row * layer.stride, layer.stride, a + row * a_depth + i, a_depth,
+                     &ZEROS[0], 0, <real *>across, nv * LANES)
         so_far = gradient + i * LANES
         for o in range(0 if first else layer.n_out):
             for r in range(n):
@@ -548,15 +548,15 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
 
     The lines to be written next, which lie far away or on another core, are asked for meanwhile.
     """
-    cdef Parts panels = parts_of(layer.vectors, NV), tiles = parts_of(hi - lo, MR)
+    cdef Parts panels = panels_in(layer.vectors), tiles
     cdef Py_ssize_t p, nv, v = vector_of_panel(layer.vectors, first_panel), t, mr, i, at, width, n
-    cdef Py_ssize_t depth_step = a_depth, d_row = layer.stride, group, following, rows
+    cdef Py_ssize_t depth_step, d_row = layer.stride, group, following, rows
     cdef vec sums[GROUP_TILES * MR][NV]
     cdef real *slope = <real *>sums
     cdef real *so_far
     cdef const real *columns
     cdef const real *d
-    cdef bint packed = packs(layer, count)
+    cdef bint packed = packs(layer, count), slivered
     cdef Ahead ahead = nothing_ahead()
     if layer.slight:
         if first_panel < last_panel:
@@ -568,6 +568,9 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
     for p in range(first_panel, last_panel):
         nv = panels.size + (p < panels.larger)
         width = nv * LANES
+        if p == first_panel or p == panels.larger:
+            tiles = parts_of(hi - lo, tile_rows(nv))
+        slivered = packed and nv <= NV  # slivers are of MR rows
         at = v * LANES * layer.rows
         d = layer.d + row * layer.stride + v * LANES
         if packed:
@@ -579,10 +582,9 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
             mr = tiles.size + (t < tiles.larger)
             n = min(group, (tiles.larger if t < tiles.larger else tiles.number) - t)
             so_far = gradient + at + i * width
-            columns = a + row * a_depth + i
-            if packed:
-                columns = layer.slivers + i * net.capacity
-                depth_step = mr
+            columns, depth_step = a + row * a_depth + i, a_depth
+            if slivered:
+                columns, depth_step = layer.slivers + i * net.capacity, mr
             # The rows that are next, of this panel or of the next one: no line of another thread's.
             rows = min(n * mr, hi - i - n * mr)
             following = at + (i + n * mr) * width
@@ -591,15 +593,14 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
                 following = (v + nv) * LANES * layer.rows + lo * (
                     panels.size + (p + 1 < panels.larger)) * LANES
             ahead.step = (rows if last else n * mr) * width * sizeof(real) // (n * count)
-            ahead.fetch = TO_WRITE if ahead.step > 0 else NOTHING
             if last:
                 ahead.one = <const char *>(layer.weights + following)
                 ahead.other = <const char *>(layer.velocity + following)
             else:
                 ahead.one = ahead.other = <const char *>so_far
-            tiles_of(<int>mr, <int>nv, ahead, n, count, columns, 1, depth_step, d, d_row,
-                     &ZEROS[0] if first else so_far, 0 if first else width, False,
-                     slope if last else so_far, width)
+            tiles_across(<int>mr, <int>nv, ahead, n, count, columns, depth_step, d, d_row,
+                         &ZEROS[0] if first else so_far, 0 if first else width,
+                         slope if last else so_far, width)
             i += n * mr
             t += n
             if last:
@@ -614,7 +615,7 @@ cdef void sparse_gradient(const Layer *layer, Data data, Py_ssize_t count, const
 
     The gradient is zero when a mini-batch begins; rows written are zeroed after the update.
     """
-    cdef Parts panels = parts_of(layer.vectors, NV)
+    cdef Parts panels = panels_in(layer.vectors)
     cdef Py_ssize_t p, nv, v = layer.own.first_vector, s, t, k, j, width
     cdef real *panel
     cdef const real *d
@@ -699,7 +700,7 @@ cdef void add_slight_slices(const Layer *layer, real *gradients, Py_ssize_t slic
 cdef void add_slices(const Desk *desk, const Layer *layer, real *gradients, Py_ssize_t slices,
                      const Update *u, real *penalties) noexcept nogil:
     """The update of a replica by the sum of the slices' gradients, `layer.size` apart."""
-    cdef Parts panels = parts_of(layer.vectors, NV), blocks
+    cdef Parts panels = panels_in(layer.vectors), blocks
     cdef Py_ssize_t p, nv, v = 0, q, j, at, width, i, k, n
     cdef real *first
     cdef real *total

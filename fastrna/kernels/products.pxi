@@ -8,7 +8,7 @@
 # results do not depend on how rows are shared among threads, nor on which rows stand beside one
 # another.
 #
-# Matrices of weights are kept packed: in panels of up to NV vectors of columns, each panel
+# Matrices of weights are kept packed: in panels of about NV vectors of columns, each panel
 # contiguous over the rows, padded with zeros to whole vectors. A panel streams through L1 and stays
 # in L2 while the rows of A pass by (unpacked, a stride of a power of two thrashes L1). As the
 # engine keeps its own copy of the weights during an epoch, packing costs nothing a step.
@@ -30,7 +30,6 @@ cdef enum Fetch:
 cdef struct Ahead:
     # Memory that is wanted soon, asked for while tiles are computed, a little at each step of the
     # depth: a burst would fill the few places for lines under way and hold up the loads.
-    int fetch
     const char *one            # two streams, `step` bytes a step of the depth
     const char *other
     Py_ssize_t step
@@ -50,7 +49,7 @@ cdef inline Region nowhere() noexcept nogil:
 
 cdef inline Ahead nothing_ahead() noexcept nogil:
     cdef Ahead ahead
-    ahead.fetch, ahead.one, ahead.other, ahead.step = NOTHING, NULL, NULL, 0
+    ahead.one, ahead.other, ahead.step = NULL, NULL, 0
     return ahead
 
 
@@ -68,20 +67,24 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
     """C = start + A B, or C + (start + A B), for a column of `count` tiles of C.
 
     The column is in here, and not around it, because GCC keeps an array in registers only where
-    all loops over it lie in another loop: without it each sum went through the stack twice.
+    all loops over it lie in another loop: without it each sum went through the stack twice. Rows of
+    A are reached from two pointers by one stride, as GCC else keeps a multiple of the stride for
+    each row, more than there are registers.
     """
-    cdef vec sums[MR][NV]
-    cdef vec row[NV]
+    cdef vec sums[MR][WIDEST]
+    cdef vec row[WIDEST]
     cdef vec x
     cdef int i, j
     cdef Py_ssize_t t, k
     cdef const real *a_k
+    cdef const real *a_high
     cdef const real *b_k
     for t in range(count):
         for i in range(mr):
             for j in range(nv):
                 sums[i][j] = load(start + i * start_row + j * LANES)
         a_k = a
+        a_high = a + 3 * a_row
         b_k = b
         for k in range(depth):
             for j in range(nv):
@@ -95,10 +98,11 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
             if fetch:
                 ahead.one += ahead.step
             for i in range(mr):
-                x = splat(a_k[i * a_row])
+                x = splat(a_k[i * a_row] if i < 3 else a_high[(i - 3) * a_row])
                 for j in range(nv):
                     sums[i][j] = sums[i][j] + x * row[j]
             a_k += a_depth
+            a_high += a_depth
             b_k += b_depth
         if more:
             for i in range(mr):
@@ -117,10 +121,10 @@ cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead a
                                   Py_ssize_t a_row, Py_ssize_t a_depth, const real *b,
                                   Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
                                   bint more, real *c, Py_ssize_t c_row) noexcept nogil:
-    if MR >= 6 and mr == 6:
+    if nv <= NV and MR >= 6 and mr == 6:
         tiles(6, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
               more, c, c_row)
-    elif MR >= 5 and mr == 5:
+    elif nv <= NV and MR >= 5 and mr == 5:
         tiles(5, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
               more, c, c_row)
     elif mr == 4:
@@ -137,62 +141,95 @@ cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead a
               more, c, c_row)
 
 
+cdef inline void tiles_ahead(int mr, int nv, const int fetch, Ahead ahead, Py_ssize_t count,
+                             Py_ssize_t depth, const real *a, Py_ssize_t a_row,
+                             Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
+                             const real *start, Py_ssize_t start_row, bint more, real *c,
+                             Py_ssize_t c_row) noexcept nogil:
+    """`tiles` with their sizes known at run time; panels of NV vectors alone fetch ahead."""
+    if nv == NV and ahead.step > 0:
+        tiles_of_vectors(mr, NV, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
+                         start_row, more, c, c_row)
+    elif WIDEST >= 4 and nv == 4:
+        tiles_of_vectors(mr, 4, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
+                         start_row, more, c, c_row)
+    elif WIDEST >= 3 and nv == 3:
+        tiles_of_vectors(mr, 3, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
+                         start_row, more, c, c_row)
+    elif nv == 2:
+        tiles_of_vectors(mr, 2, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
+                         start_row, more, c, c_row)
+    else:
+        tiles_of_vectors(mr, 1, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
+                         start_row, more, c, c_row)
+
+
 cdef void tiles_of(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth, const real *a,
                    Py_ssize_t a_row, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
                    const real *start, Py_ssize_t start_row, bint more, real *c,
                    Py_ssize_t c_row) noexcept nogil:
-    """`tiles` with their sizes known at run time; full panels alone fetch ahead."""
-    if nv == NV and ahead.fetch == TO_READ:
-        tiles_of_vectors(mr, NV, TO_READ, ahead, count, depth, a, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
-    elif nv == NV and ahead.fetch == TO_WRITE:
-        tiles_of_vectors(mr, NV, TO_WRITE, ahead, count, depth, a, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
-    elif NV >= 4 and nv == 4:
-        tiles_of_vectors(mr, 4, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
-    elif NV >= 3 and nv == 3:
-        tiles_of_vectors(mr, 3, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
-    elif nv == 2:
-        tiles_of_vectors(mr, 2, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
-    else:
-        tiles_of_vectors(mr, 1, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
+    """C = start + A B, or C + (start + A B)."""
+    tiles_ahead(mr, nv, TO_READ, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
+                start_row, more, c, c_row)
+
+
+cdef void tiles_across(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth,
+                       const real *a,         # IN  (depth, count mr), rows a_depth apart
+                       Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
+                       const real *start, Py_ssize_t start_row, real *c,
+                       Py_ssize_t c_row) noexcept nogil:
+    """C = start + A^T B: what is a row of A for others lies across, and memory to be written is
+    fetched. A function of its own, as in a larger one GCC runs out of registers."""
+    tiles_ahead(mr, nv, TO_WRITE, ahead, count, depth, a, 1, a_depth, b, b_depth, start, start_row,
+                False, c, c_row)
 
 
 cdef struct Parts:
-    # `count` things shared out in the fewest parts of at most a given size, as evenly as can be:
-    # the first `larger` parts hold size + 1, the others size.
+    # Things shared out evenly: the first `larger` parts hold size + 1, the others size.
     Py_ssize_t number, size, larger
 
 
-cdef inline Parts parts_of(Py_ssize_t count, Py_ssize_t most) noexcept nogil:
+cdef inline Parts shared_out(Py_ssize_t count, Py_ssize_t number) noexcept nogil:
     cdef Parts p
-    p.number = (count + most - 1) // most
-    p.size = count // p.number if p.number > 0 else 0
-    p.larger = count - p.size * p.number
+    p.number = number
+    p.size = count // number if number > 0 else 0
+    p.larger = count - p.size * number
     return p
+
+
+cdef inline Parts parts_of(Py_ssize_t count, Py_ssize_t most) noexcept nogil:
+    """The fewest parts of at most so many."""
+    return shared_out(count, (count + most - 1) // most)
 
 
 cdef inline Py_ssize_t vectors_of(Py_ssize_t width) noexcept nogil:
     return (width + LANES - 1) // LANES
 
 
+cdef inline Parts panels_in(Py_ssize_t vectors) noexcept nogil:
+    """The panels of so many vectors of columns: of NV, or of one more rather than one alone."""
+    cdef Py_ssize_t number = (vectors + 2 * NV - 1 - WIDEST) // NV
+    return shared_out(vectors, max(number, 1) if vectors > 0 else 0)
+
+
+cdef inline Py_ssize_t tile_rows(Py_ssize_t nv) noexcept nogil:
+    """Rows of a tile of so many vectors, at most."""
+    return MR if nv <= NV else MR * NV // nv
+
+
 cdef inline Py_ssize_t panels_of(Py_ssize_t vectors) noexcept nogil:
-    return parts_of(vectors, NV).number
+    return panels_in(vectors).number
 
 
 cdef inline Py_ssize_t vector_of_panel(Py_ssize_t vectors, Py_ssize_t panel) noexcept nogil:
     """The first column vector of a panel."""
-    cdef Parts panels = parts_of(vectors, NV)
+    cdef Parts panels = panels_in(vectors)
     return panel * panels.size + min(panel, panels.larger)
 
 
 cdef extern from *:
     """
-    static const number ZEROS[NV * LANES] = {0};
+    static const number ZEROS[WIDEST * LANES] = {0};
     static const number UNIT[1] = {1};
     """
     const real ZEROS[64]
@@ -282,17 +319,19 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
 
     A matrix that does not stay in L2 is fetched there a panel ahead.
     """
-    cdef Parts panels = parts_of(vectors, NV), tiles = parts_of(rows, MR)
+    cdef Parts panels = panels_in(vectors), tiles
     cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, count, b_depth, start_row
     cdef const real *panel
     cdef const real *start
-    cdef Ahead ahead = nothing_ahead()
+    cdef Ahead ahead
     cdef Region region
     while k < depth or k == 0:
         deep = min(depth - k, DEPTH_BLOCK)
         v = vector_of_panel(vectors, first_panel)
         for p in range(first_panel, last_panel):
             nv = panels.size + (p < panels.larger)
+            if p == first_panel or p == panels.larger:
+                tiles = parts_of(rows, tile_rows(nv))
             b_depth = nv * LANES if b_row == 0 else b_row
             panel = b + v * LANES * (b_rows if b_row == 0 else 1)
             if p + 1 == last_panel:
@@ -301,9 +340,9 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                 region = rows_of_panel(b, vectors, b_rows, p + 1, b_first + k, deep)
             else:
                 region = nowhere()
-            ahead.fetch = NOTHING
+            ahead = nothing_ahead()
             if region.bytes > 0 and rows > 0 and deep > 0:
-                ahead.fetch, ahead.one = TO_READ, region.at
+                ahead.one = region.at
                 ahead.step = region.bytes // (tiles.number * deep) + 1
             i = 0
             for t in range(2):  # first the tiles of a row more
@@ -334,7 +373,7 @@ cdef void pack(Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
                Py_ssize_t packed_rows  # to last, zeros past the width; panels likewise
                ) noexcept nogil:
     cdef Py_ssize_t p, nv, v, i, j, columns
-    cdef Parts panels = parts_of(vectors_of(width), NV)
+    cdef Parts panels = panels_in(vectors_of(width))
     cdef const real *source
     cdef real *row
     v = vector_of_panel(vectors_of(width), first_panel)
@@ -356,7 +395,7 @@ cdef void unpack(Py_ssize_t rows, Py_ssize_t width,
                  real *flat           # OUT (rows, width) contiguous
                  ) noexcept nogil:
     cdef Py_ssize_t vectors = vectors_of(width), p, nv, v = 0, i, columns
-    cdef Parts panels = parts_of(vectors, NV)
+    cdef Parts panels = panels_in(vectors)
     for p in range(panels.number):
         nv = panels.size + (p < panels.larger)
         columns = min(nv * LANES, width - v * LANES)
@@ -393,7 +432,7 @@ cdef struct Panels:
 
 
 cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) noexcept nogil:
-    cdef Parts panels = parts_of(vectors, NV)
+    cdef Parts panels = panels_in(vectors)
     cdef Py_ssize_t first, wide = panels.larger * (panels.size + 1), nv
     cdef Panels found
     if v < wide:
@@ -482,7 +521,7 @@ cdef void dot_columns(Py_ssize_t rows, Py_ssize_t n_out, Py_ssize_t vectors,
                       Py_ssize_t c_row) noexcept nogil:
     """A W + b over some inputs for a layer of a few units, whose tiles would use a few lanes of a
     vector: dot products, a vector's worth of rows at a time."""
-    cdef Parts panels = parts_of(vectors, NV)
+    cdef Parts panels = panels_in(vectors)
     cdef Py_ssize_t s = 0, n, o, p, nv, v, j, r
     cdef vec dots[LANES]
     cdef real sums[LANES]
@@ -527,7 +566,7 @@ cdef void dot_rows(Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_
                    real *c,              # OUT (rows, n_in) dZ W^T, columns first to last
                    Py_ssize_t c_row) noexcept nogil:
     """dZ W^T for a batch of a few rows, which would not repay transposing W: dot products."""
-    cdef Parts panels = parts_of(vectors, NV)
+    cdef Parts panels = panels_in(vectors)
     cdef Py_ssize_t s, i, j, p, nv, v, r, width
     cdef const real *w
     cdef vec dots[LANES]

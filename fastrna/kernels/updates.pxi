@@ -86,7 +86,7 @@ cdef inline void update_as(const int optimizer, const int penalty, const int nv,
     cdef Py_ssize_t i, j, k = 0
     cdef int p
     cdef vec sum, scale, next_input
-    cdef vec product[NV]
+    cdef vec product[WIDEST]
     cdef Rule rule = rule_of(u)
     sum = load(penalties) if penalty and more else splat(0)
     for p in range(nv):
@@ -121,10 +121,10 @@ cdef inline void update_by(const int optimizer, const int penalty, const Update 
     if ahead == NULL:
         update_as(optimizer, penalty, 0, u, rows, width, scales, scale_step, slope, slope_row, w,
                   v, s, gradient, penalties, more, ahead, z)
-    elif NV >= 4 and nv == 4:
+    elif WIDEST >= 4 and nv == 4:
         update_as(optimizer, penalty, 4, u, rows, width, scales, scale_step, slope, slope_row, w,
                   v, s, gradient, penalties, more, ahead, z)
-    elif NV >= 3 and nv == 3:
+    elif WIDEST >= 3 and nv == 3:
         update_as(optimizer, penalty, 3, u, rows, width, scales, scale_step, slope, slope_row, w,
                   v, s, gradient, penalties, more, ahead, z)
     elif nv == 2:
