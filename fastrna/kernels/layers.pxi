@@ -28,8 +28,7 @@ cdef enum:
     PART_UNITS = 128
     JOIN_ROWS = 4 * MR  # rows of which the shares of several parts stay in L1
     SLIGHT_UNITS = 4   # units, at most, of a layer computed across: it fills few lanes of a vector
-    GROUP_TILES = 4    # tiles of dW that are updated together, up to this depth: a call for each
-    GROUP_DEPTH = 96   # takes longer than the arithmetic of a short one
+    GROUP_TILES = 4    # tiles of dW that are updated in one go, while they are in L1
 
 
 cdef struct Share:
@@ -524,7 +523,7 @@ cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_s
         n = min(NV * LANES, hi - i)
         nv = vectors_of(n)
         tiles_across(<int>layer.n_out, <int>nv, nothing_ahead(), 1, count,
-                     layer.d + row * layer.stride, layer.stride, a + row * a_depth + i, a_depth,
+                     layer.d + row * layer.stride, 0, layer.stride, a + row * a_depth + i, a_depth,
                      &ZEROS[0], 0, <real *>across, nv * LANES)
         so_far = gradient + i * LANES
         for o in range(0 if first else layer.n_out):
@@ -550,7 +549,7 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
     """
     cdef Parts panels = panels_in(layer.vectors), tiles
     cdef Py_ssize_t p, nv, v = vector_of_panel(layer.vectors, first_panel), t, mr, i, at, width, n
-    cdef Py_ssize_t depth_step, d_row = layer.stride, group, following, rows
+    cdef Py_ssize_t tile_step, depth_step, d_row = layer.stride, following, rows
     cdef vec sums[GROUP_TILES * MR][NV]
     cdef real *slope = <real *>sums
     cdef real *so_far
@@ -563,8 +562,6 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
             slight_gradient(layer, lo, hi, row, count, a, a_depth, gradient, first, last, u,
                             penalties)
         return
-    # Short tiles by the group, to be updated in one go; each deep one alone, still in L1.
-    group = 1 if packed or count > GROUP_DEPTH else GROUP_TILES
     for p in range(first_panel, last_panel):
         nv = panels.size + (p < panels.larger)
         width = nv * LANES
@@ -580,11 +577,12 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
         t = 0
         while t < tiles.number:
             mr = tiles.size + (t < tiles.larger)
-            n = min(group, (tiles.larger if t < tiles.larger else tiles.number) - t)
+            n = min(GROUP_TILES, (tiles.larger if t < tiles.larger else tiles.number) - t)
             so_far = gradient + at + i * width
-            columns, depth_step = a + row * a_depth + i, a_depth
+            columns, tile_step, depth_step = a + row * a_depth + i, mr, a_depth
             if slivered:
                 columns, depth_step = layer.slivers + i * net.capacity, mr
+                tile_step = mr * net.capacity
             # The rows that are next, of this panel or of the next one: no line of another thread's.
             rows = min(n * mr, hi - i - n * mr)
             following = at + (i + n * mr) * width
@@ -598,8 +596,8 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
                 ahead.other = <const char *>(layer.velocity + following)
             else:
                 ahead.one = ahead.other = <const char *>so_far
-            tiles_across(<int>mr, <int>nv, ahead, n, count, columns, depth_step, d, d_row,
-                         &ZEROS[0] if first else so_far, 0 if first else width,
+            tiles_across(<int>mr, <int>nv, ahead, n, count, columns, tile_step, depth_step, d,
+                         d_row, &ZEROS[0] if first else so_far, 0 if first else width,
                          slope if last else so_far, width)
             i += n * mr
             t += n

@@ -55,8 +55,8 @@ cdef inline Ahead nothing_ahead() noexcept nogil:
 
 cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
                        Py_ssize_t count, Py_ssize_t depth,
-                       const real *a,        # IN  (count mr, depth), strides a_row and a_depth
-                       Py_ssize_t a_row, Py_ssize_t a_depth,
+                       const real *a,        # IN  (count, mr, depth), with these strides
+                       Py_ssize_t a_tile, Py_ssize_t a_row, Py_ssize_t a_depth,
                        const real *b,        # IN  (depth, nv vectors), rows b_depth apart
                        Py_ssize_t b_depth,
                        const real *start,    # IN  (count mr, nv vectors) what the sums start from
@@ -111,57 +111,57 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
         for i in range(mr):
             for j in range(nv):
                 store(c + i * c_row + j * LANES, sums[i][j])
-        a += mr * a_row
+        a += a_tile
         start += mr * start_row
         c += mr * c_row
 
 
 cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead ahead,
                                   Py_ssize_t count, Py_ssize_t depth, const real *a,
-                                  Py_ssize_t a_row, Py_ssize_t a_depth, const real *b,
-                                  Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
+                                  Py_ssize_t a_tile, Py_ssize_t a_row, Py_ssize_t a_depth,
+                                  const real *b, Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
                                   bint more, real *c, Py_ssize_t c_row) noexcept nogil:
     if nv <= NV and MR >= 6 and mr == 6:
-        tiles(6, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
-              more, c, c_row)
+        tiles(6, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+              start_row, more, c, c_row)
     elif nv <= NV and MR >= 5 and mr == 5:
-        tiles(5, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
-              more, c, c_row)
+        tiles(5, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+              start_row, more, c, c_row)
     elif mr == 4:
-        tiles(4, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
-              more, c, c_row)
+        tiles(4, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+              start_row, more, c, c_row)
     elif mr == 3:
-        tiles(3, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
-              more, c, c_row)
+        tiles(3, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+              start_row, more, c, c_row)
     elif mr == 2:
-        tiles(2, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
-              more, c, c_row)
+        tiles(2, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+              start_row, more, c, c_row)
     else:
-        tiles(1, nv, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start, start_row,
-              more, c, c_row)
+        tiles(1, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+              start_row, more, c, c_row)
 
 
 cdef inline void tiles_ahead(int mr, int nv, const int fetch, Ahead ahead, Py_ssize_t count,
-                             Py_ssize_t depth, const real *a, Py_ssize_t a_row,
-                             Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
+                             Py_ssize_t depth, const real *a, Py_ssize_t a_tile,
+                             Py_ssize_t a_row, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
                              const real *start, Py_ssize_t start_row, bint more, real *c,
                              Py_ssize_t c_row) noexcept nogil:
     """`tiles` with their sizes known at run time; panels of NV vectors alone fetch ahead."""
     if nv == NV and ahead.step > 0:
-        tiles_of_vectors(mr, NV, fetch, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
-                         start_row, more, c, c_row)
+        tiles_of_vectors(mr, NV, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
     elif WIDEST >= 4 and nv == 4:
-        tiles_of_vectors(mr, 4, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
-                         start_row, more, c, c_row)
+        tiles_of_vectors(mr, 4, NOTHING, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
     elif WIDEST >= 3 and nv == 3:
-        tiles_of_vectors(mr, 3, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
-                         start_row, more, c, c_row)
+        tiles_of_vectors(mr, 3, NOTHING, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
     elif nv == 2:
-        tiles_of_vectors(mr, 2, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
-                         start_row, more, c, c_row)
+        tiles_of_vectors(mr, 2, NOTHING, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
     else:
-        tiles_of_vectors(mr, 1, NOTHING, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
-                         start_row, more, c, c_row)
+        tiles_of_vectors(mr, 1, NOTHING, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+                         start, start_row, more, c, c_row)
 
 
 cdef void tiles_of(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth, const real *a,
@@ -169,19 +169,19 @@ cdef void tiles_of(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t dep
                    const real *start, Py_ssize_t start_row, bint more, real *c,
                    Py_ssize_t c_row) noexcept nogil:
     """C = start + A B, or C + (start + A B)."""
-    tiles_ahead(mr, nv, TO_READ, ahead, count, depth, a, a_row, a_depth, b, b_depth, start,
-                start_row, more, c, c_row)
+    tiles_ahead(mr, nv, TO_READ, ahead, count, depth, a, mr * a_row, a_row, a_depth, b, b_depth,
+                start, start_row, more, c, c_row)
 
 
 cdef void tiles_across(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth,
-                       const real *a,         # IN  (depth, count mr), rows a_depth apart
-                       Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
+                       const real *a,         # IN  (count, depth, mr), strides a_tile and a_depth
+                       Py_ssize_t a_tile, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
                        const real *start, Py_ssize_t start_row, real *c,
                        Py_ssize_t c_row) noexcept nogil:
     """C = start + A^T B: what is a row of A for others lies across, and memory to be written is
     fetched. A function of its own, as in a larger one GCC runs out of registers."""
-    tiles_ahead(mr, nv, TO_WRITE, ahead, count, depth, a, 1, a_depth, b, b_depth, start, start_row,
-                False, c, c_row)
+    tiles_ahead(mr, nv, TO_WRITE, ahead, count, depth, a, a_tile, 1, a_depth, b, b_depth, start,
+                start_row, False, c, c_row)
 
 
 cdef struct Parts:
