@@ -119,8 +119,9 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
 cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead ahead,
                                   Py_ssize_t count, Py_ssize_t depth, const real *a,
                                   Py_ssize_t a_tile, Py_ssize_t a_row, Py_ssize_t a_depth,
-                                  const real *b, Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
-                                  bint more, real *c, Py_ssize_t c_row) noexcept nogil:
+                                  const real *b, Py_ssize_t b_depth, const real *start,
+                                  Py_ssize_t start_row, bint more, real *c,
+                                  Py_ssize_t c_row) noexcept nogil:
     if nv <= NV and MR >= 6 and mr == 6:
         tiles(6, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
               start_row, more, c, c_row)
@@ -143,9 +144,9 @@ cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead a
 
 cdef inline void tiles_ahead(int mr, int nv, const int fetch, Ahead ahead, Py_ssize_t count,
                              Py_ssize_t depth, const real *a, Py_ssize_t a_tile,
-                             Py_ssize_t a_row, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
-                             const real *start, Py_ssize_t start_row, bint more, real *c,
-                             Py_ssize_t c_row) noexcept nogil:
+                             Py_ssize_t a_row, Py_ssize_t a_depth, const real *b,
+                             Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
+                             bint more, real *c, Py_ssize_t c_row) noexcept nogil:
     """`tiles` with their sizes known at run time; panels of NV vectors alone fetch ahead."""
     if nv == NV and ahead.step > 0:
         tiles_of_vectors(mr, NV, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
