@@ -29,6 +29,7 @@ cdef enum:
     JOIN_ROWS = 4 * MR  # rows of which the shares of several parts stay in L1
     SLIGHT_UNITS = 4   # units, at most, of a layer computed across: it fills few lanes of a vector
     GROUP_TILES = 4    # tiles of dW that are updated in one go, while they are in L1
+    FAR_NUMBERS = 1 << 16  # of A^T whose lines are asked for before their tile, unless it is packed
 
 
 cdef struct Share:
@@ -568,6 +569,7 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
         if p == first_panel or p == panels.larger:
             tiles = parts_of(hi - lo, tile_rows(nv))
         slivered = packed and nv <= NV  # slivers are of MR rows
+        ahead.far = not slivered and count * a_depth > FAR_NUMBERS
         at = v * LANES * layer.rows
         d = layer.d + row * layer.stride + v * LANES
         if packed:

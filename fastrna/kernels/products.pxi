@@ -26,6 +26,8 @@ cdef enum:
 
 cdef enum Fetch:
     NOTHING, TO_READ, TO_WRITE
+    TO_WRITE_AND_READ  # A as well, for the tiles that follow
+
 
 cdef struct Ahead:
     # Memory that is wanted soon, asked for while tiles are computed, a little at each step of the
@@ -33,6 +35,7 @@ cdef struct Ahead:
     const char *one            # two streams, `step` bytes a step of the depth
     const char *other
     Py_ssize_t step
+    bint far                   # whether A^T, whose rows lie across, is larger than L1 by far
 
 
 cdef struct Region:
@@ -49,7 +52,7 @@ cdef inline Region nowhere() noexcept nogil:
 
 cdef inline Ahead nothing_ahead() noexcept nogil:
     cdef Ahead ahead
-    ahead.one, ahead.other, ahead.step = NULL, NULL, 0
+    ahead.one, ahead.other, ahead.step, ahead.far = NULL, NULL, 0, False
     return ahead
 
 
@@ -91,10 +94,12 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
                 row[j] = load(b_k + j * LANES)
             if fetch == TO_READ:
                 prefetch_far(ahead.one)
-            elif fetch == TO_WRITE:
+            elif fetch:
                 prefetch_to_write(ahead.one)
                 prefetch_to_write(ahead.other)
                 ahead.other += ahead.step
+            if fetch == TO_WRITE_AND_READ:
+                prefetch(a_k + CACHE_LINE // sizeof(real))
             if fetch:
                 ahead.one += ahead.step
             for i in range(mr):
@@ -148,7 +153,10 @@ cdef inline void tiles_ahead(int mr, int nv, const int fetch, Ahead ahead, Py_ss
                              Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
                              bint more, real *c, Py_ssize_t c_row) noexcept nogil:
     """`tiles` with their sizes known at run time; panels of NV vectors alone fetch ahead."""
-    if nv == NV and ahead.step > 0:
+    if nv == NV and fetch == TO_WRITE and ahead.far:
+        tiles_of_vectors(mr, NV, TO_WRITE_AND_READ, ahead, count, depth, a, a_tile, a_row, a_depth,
+                         b, b_depth, start, start_row, more, c, c_row)
+    elif nv == NV and ahead.step > 0:
         tiles_of_vectors(mr, NV, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
                          start, start_row, more, c, c_row)
     elif WIDEST >= 4 and nv == 4:
