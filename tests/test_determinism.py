@@ -117,6 +117,25 @@ def test_large_layers_give_the_same_bits(dtype, sizes, batch_size):
         )
 
 
+@pytest.mark.parametrize("optimizer", [fastrna.SGD(0.01, momentum=0.9), fastrna.Adam()], ids=str)
+@pytest.mark.parametrize("batch_size", [1, 20])
+def test_calls_one_after_another_give_the_same_bits(dtype, batch_size, optimizer):
+    """What each thread has of weights and moments comes together at the end of a call."""
+    order = np.arange(60)
+    trained = []
+    for n_threads in (1, 2, 3):
+        net, X, y = make([20, 150, 40, 3], {"hidden": "tanh", "output": "softmax"}, 60, dtype)
+        trainer = fastrna.Trainer(
+            net, batch_size=batch_size, n_threads=n_threads, optimizer=optimizer
+        )
+        data = trainer.prepare(X, y)
+        for _ in range(3):
+            trainer.epoch(data, order)
+        trained.append(net.parameters.copy())
+    np.testing.assert_array_equal(trained[1], trained[0])
+    np.testing.assert_array_equal(trained[2], trained[0])
+
+
 def test_the_same_seed_gives_the_same_bits(dtype):
     for case in NETS[:3]:
         first, _, _, one = run(case, dtype, None, epochs=3)

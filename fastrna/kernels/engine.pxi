@@ -329,8 +329,7 @@ cdef class Engine:
                     if l == 0:
                         layer.d = self.block(net.capacity * layer.stride)
             if rank > 0 and net.sharing != BY_TASKS and net.optimizer != NO_UPDATE:
-                # Where units are shared, a replica for the sake of the distance: a processor that
-                # fetches beyond its own weights else takes its neighbour's (batch of one: 1.25).
+                # Where units are shared, for the sake of the distance: see layers.pxi.
                 for l in range(net.n_layers):
                     layer = &desk.layers[l]
                     layer.weights = self.block(layer.size)
