@@ -3,8 +3,9 @@
 #
 # Design: the units of a hidden layer belong to threads. Who owns a unit owns its column of the
 # layer's weights and its row of the next layer's, reads and writes them alone, and they never leave
-# that core's caches. Each thread has them in a replica of its own, of which it uses its part: beside
-# one another, one core fetched ahead into what the other wrote. What crosses is small: a thread's units give a share of the next layer's sums,
+# that core's caches. Each thread has them in a replica of its own, of which it uses its part: where
+# they were neighbours, one core fetched ahead into what the other wrote. What crosses is small: a
+# thread's units give a share of the next layer's sums,
 #     Z_l = sum over threads of A_{l-1}[:, own] W_l[own, :] + b_l,
 # which each thread adds up for the columns that it owns there (`add_shares`), and dZ_l, which all
 # need whole, for the weight gradient of their own rows. The outputs are few: every thread adds up
