@@ -154,7 +154,7 @@ cdef inline void tiles_ahead(int mr, int nv, const int fetch, Ahead ahead, Py_ss
                              Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
                              bint more, real *c, Py_ssize_t c_row) noexcept nogil:
     """`tiles` with their sizes known at run time; panels of NV vectors alone fetch ahead."""
-    if nv == NV and fetch == TO_WRITE and ahead.far:
+    if nv == NV and ahead.step > 0 and fetch == TO_WRITE and ahead.far:
         tiles_of_vectors(mr, NV, TO_WRITE_AND_READ, ahead, count, depth, a, a_tile, a_row, a_depth,
                          b, b_depth, start, start_row, more, c, c_row)
     elif nv == NV and ahead.step > 0:
