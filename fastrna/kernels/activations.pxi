@@ -33,12 +33,6 @@ cdef inline vec sigmoid(vec z) noexcept nogil:
     return where_greater(zero, z, e, splat(1)) / (e + 1)
 
 
-cdef inline vec tanh_of(vec z) noexcept nogil:
-    """tanh |z| = -t / (t + 2) with t = e^(-2|z|) - 1, which keeps its digits near 0."""
-    cdef vec t = expm1_of_negative(absolute(z) * <real>-2)
-    return with_sign_of(t / (t + 2), z)
-
-
 cdef inline vec softplus(vec z) noexcept nogil:
     """ln(1 + e^z) = max(z, 0) + ln(1 + e^-|z|)."""
     return larger(splat(0), z) + log1p_of(exp_of(-absolute(z)))

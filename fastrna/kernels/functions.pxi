@@ -1,4 +1,4 @@
-# Elementary functions of one vector: exp, expm1, log, log1p.
+# Elementary functions of one vector: exp, expm1, tanh, log, log1p.
 #
 # Design: straight-line code (reduce the argument, a polynomial, scale back), so that a loop over
 # vectors keeps the FMA units busy; a branch an element made a tanh net three times slower. One body
@@ -24,7 +24,6 @@ cdef extern from "simd.h" nogil:
     vec larger(vec x, vec y)
     vec smaller(vec x, vec y)
     vec absolute(vec x)
-    vec with_sign_of(vec magnitude, vec x)
     vec square_root(vec x)
     vec nearest(vec x, vec *power)
     vec times_power_of_two(vec x, vec n)
@@ -42,36 +41,43 @@ cdef extern from "simd.h" nogil:
 
 cdef extern from *:
     """
-    /* 1/k! from k = 0, and 2/(2k+1) from k = 0. */
+    /* 1/k! from k = 0, 2/(2k+1) from k = 0, and tanh's of z, z^3, z^5... (4^k (4^k - 1) B_2k / (2k)!,
+     * B the Bernoulli numbers). */
     static const number INVERSE_FACTORIAL[] = {
         1.0, 1.0, 1.0/2, 1.0/6, 1.0/24, 1.0/120, 1.0/720, 1.0/5040, 1.0/40320, 1.0/362880,
         1.0/3628800, 1.0/39916800, 1.0/479001600, 1.0/6227020800.0};
     static const number ATANH_SERIES[] = {
         2.0, 2.0/3, 2.0/5, 2.0/7, 2.0/9, 2.0/11, 2.0/13, 2.0/15, 2.0/17, 2.0/19, 2.0/21};
+    static const number TANH_SERIES[] = {
+        1.0, -1.0/3, 2.0/15, -17.0/315, 62.0/2835, -1382.0/155925, 21844.0/6081075,
+        -929569.0/638512875, 6404582.0/10854718875};
     #if FASTRNA_BITS == 32
-    enum { EXP_TERMS = 7, LOG_TERMS = 5 };
+    enum { EXP_TERMS = 7, LOG_TERMS = 5, TANH_TERMS = 3 };
     #define LN2_HIGH 0.693359375f
     #define LN2_LOW -2.12194440054690583e-4f
     #define EXP_LARGEST 89.0f     /* e^89 overflows */
     #define EXP_SMALLEST -104.0f  /* e^-104 underflows to 0 */
     #define SMALLEST_NORMAL 1.17549435e-38f
     #else
-    enum { EXP_TERMS = 13, LOG_TERMS = 10 };
+    enum { EXP_TERMS = 13, LOG_TERMS = 10, TANH_TERMS = 8 };
     #define LN2_HIGH 6.93147180369123816490e-01
     #define LN2_LOW 1.90821492927058770002e-10
     #define EXP_LARGEST 710.0
     #define EXP_SMALLEST -746.0
     #define SMALLEST_NORMAL 2.2250738585072014e-308
     #endif
+    #define LN2 ((number)0.69314718055994530942)
     #define LOG2_E ((number)1.44269504088896340736)
     #define SQUARE_ROOT_OF_2 ((number)1.41421356237309504880)
     """
     const real INVERSE_FACTORIAL[14]
     const real ATANH_SERIES[11]
+    const real TANH_SERIES[9]
     enum: EXP_TERMS
     enum: LOG_TERMS
+    enum: TANH_TERMS
     const real LN2_HIGH, LN2_LOW, EXP_LARGEST, EXP_SMALLEST, SMALLEST_NORMAL
-    const real LOG2_E, SQUARE_ROOT_OF_2
+    const real LN2, LOG2_E, SQUARE_ROOT_OF_2
 
 
 cdef inline vec clamp(vec x, real lowest, real highest) noexcept nogil:
@@ -188,6 +194,26 @@ cdef inline vec expm1_of_negative(vec x) noexcept nogil:
     cdef vec n, power, p
     p = expm1_reduced(larger(splat(-40), x), &n, &power)
     return power * p + (power - 1)
+
+
+cdef inline vec tanh_reduced(vec x, vec *power) noexcept nogil:
+    """tanh r, where x = n ln(2)/2 + r and |r| <= ln(2)/4; and 2^n = e^(2(x - r))."""
+    cdef vec r, r2, p
+    cdef int k
+    r = x - nearest(x * (<real>2 * LOG2_E), power) * (<real>0.5 * LN2)
+    r2 = r * r
+    p = splat(TANH_SERIES[TANH_TERMS])
+    for k in range(TANH_TERMS - 1, -1, -1):
+        p = p * r2 + TANH_SERIES[k]
+    return r * p
+
+
+cdef inline vec tanh_of(vec x) noexcept nogil:
+    """tanh(s + r) = (h + t) / (1 + h t) with h = tanh r and t = tanh s = (p - 1) / (p + 1), where
+    p = e^2s is a power of two; from 20 on it is 1 in either precision."""
+    cdef vec power, h = tanh_reduced(clamp(x, -20, 20), &power)
+    cdef vec sum = 1 + power, difference = 1 - power  # subtracted, so that -0 stays -0
+    return (sum * h - difference) / (sum - difference * h)
 
 
 cdef inline vec log1p_reduced(vec f) noexcept nogil:

@@ -97,13 +97,11 @@ SIMD vec vec_of(vec_bits b) { return (vec)b; }
 #endif
 #if defined(INTRINSIC_) && FASTRNA_BITS == 32
 #define INTRINSIC(name) INTRINSIC_(name, ps)
-#define TERNARY_LOGIC _mm512_ternarylogic_epi32
 #elif defined(INTRINSIC_)
 #define INTRINSIC(name) INTRINSIC_(name, pd)
-#define TERNARY_LOGIC _mm512_ternarylogic_epi64
 #endif
 /* x > y ? a : b, lane by lane; a NaN in x or y gives b. Intrinsics where they exist: GCC makes three
- * instructions of the masks, and tanh is a tenth slower. */
+ * instructions of the masks. */
 #if defined(__AVX512F__)
 SIMD vec where_greater(vec x, vec y, vec a, vec b) {
 #if FASTRNA_BITS == 32
@@ -168,14 +166,6 @@ SIMD vec larger(vec x, vec y) { return where_greater(x, y, x, y); }
 SIMD vec smaller(vec x, vec y) { return where_greater(y, x, x, y); }
 #endif
 SIMD vec absolute(vec x) { return vec_of(bits_of(x) & ~SIGN_BIT); }
-SIMD vec with_sign_of(vec magnitude, vec x) {
-#if defined(__GNUC__) && defined(__AVX512F__)
-    const vec_bits sign = (vec_bits){0} + SIGN_BIT;
-    return (vec)TERNARY_LOGIC((__m512i)magnitude, (__m512i)x, (__m512i)sign, 0xD8);
-#else
-    return vec_of((bits_of(magnitude) & ~SIGN_BIT) | (bits_of(x) & SIGN_BIT));
-#endif
-}
 SIMD vec square_root(vec x) {
     number lanes[LANES];
     store(lanes, x);
