@@ -41,8 +41,8 @@ cdef extern from "simd.h" nogil:
 
 cdef extern from *:
     """
-    /* 1/k! from k = 0, 2/(2k+1) from k = 0, and tanh's of z, z^3, z^5... (4^k (4^k - 1) B_2k / (2k)!,
-     * B the Bernoulli numbers). */
+    /* 1/k! from k = 0, 2/(2k+1) from k = 0, and tanh's for z, z^3, z^5...: 4^k (4^k - 1) B_2k / (2k)!
+     * from k = 1, B the Bernoulli numbers. */
     static const number INVERSE_FACTORIAL[] = {
         1.0, 1.0, 1.0/2, 1.0/6, 1.0/24, 1.0/120, 1.0/720, 1.0/5040, 1.0/40320, 1.0/362880,
         1.0/3628800, 1.0/39916800, 1.0/479001600, 1.0/6227020800.0};
