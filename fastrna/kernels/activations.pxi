@@ -29,13 +29,13 @@ ACTIVATIONS = {
 
 cdef inline vec sigmoid(vec z) noexcept nogil:
     """1 / (1 + e^-z), through e^-|z| so that neither tail overflows or loses digits."""
-    cdef vec e = exp_of(-absolute(z)), zero = splat(0)
+    cdef vec e = exp_of_negative(-absolute(z)), zero = splat(0)
     return where_greater(zero, z, e, splat(1)) / (e + 1)
 
 
 cdef inline vec softplus(vec z) noexcept nogil:
     """ln(1 + e^z) = max(z, 0) + ln(1 + e^-|z|)."""
-    return larger(splat(0), z) + log1p_of(exp_of(-absolute(z)))
+    return larger(splat(0), z) + log1p_of(exp_of_negative(-absolute(z)))
 
 
 cdef inline vec normal_cdf(vec z) noexcept nogil:
@@ -50,7 +50,7 @@ cdef inline vec normal_cdf(vec z) noexcept nogil:
 
 cdef inline vec normal_density(vec z) noexcept nogil:
     """e^(-z^2/2) / sqrt(2 pi)."""
-    return exp_of(z * z * <real>-0.5) * <real>0.39894228040143267794
+    return exp_of_negative(z * z * <real>-0.5) * <real>0.39894228040143267794
 
 
 cdef inline vec g(const int activation, real parameter, vec z) noexcept nogil:
@@ -240,7 +240,7 @@ cdef inline vec softmax_columns(const int width, vec *columns) noexcept nogil:
     cdef vec total = splat(0), inverse
     cdef int k
     for k in range(width):
-        columns[k] = exp_of(columns[k])
+        columns[k] = exp_of_negative(columns[k])
         total = total + columns[k]
     inverse = 1 / total
     for k in range(width):
@@ -294,7 +294,8 @@ cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
             top = splat(largest[i + s])
             total = splat(0)
             for j from 0 <= j < width by LANES:
-                e = within(exp_of(load(z + s * stride + j) - top), width, j, 0)
+                e = exp_of_negative(load(z + s * stride + j) - top)
+                e = within(e, width, j, 0)
                 total = total + e
                 store(a + s * stride + j, e)
             woven[s] = total

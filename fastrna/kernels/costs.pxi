@@ -33,7 +33,7 @@ cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a
     d[0] = r
     if loss == LOG_LOSS:
         # softplus(z) - z y, in an order that keeps the digits of a cost near 0.
-        return (larger(zero, z) - z * y) + log1p_of(exp_of(-absolute(z)))
+        return (larger(zero, z) - z * y) + log1p_of(exp_of_negative(-absolute(z)))
     elif loss == PERCEPTRON:
         # An error on the boundary (z = 0) costs more than nothing: cost 0 means separated.
         return size * larger(absolute(z), splat(SMALLEST_NORMAL))

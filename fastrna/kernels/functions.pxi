@@ -25,8 +25,10 @@ cdef extern from "simd.h" nogil:
     vec smaller(vec x, vec y)
     vec absolute(vec x)
     vec square_root(vec x)
-    vec nearest(vec x, vec *power)
+    enum: RAISED
+    vec nearest(vec x, real raised, vec *power)
     vec times_power_of_two(vec x, vec n)
+    vec times_negative_power(vec x, vec n, vec raised)
     vec exponent(vec x)
     vec mantissa(vec x)
     real sum_of(vec v)
@@ -41,8 +43,8 @@ cdef extern from "simd.h" nogil:
 
 cdef extern from *:
     """
-    /* 1/k! from k = 0, 2/(2k+1) from k = 0, and tanh's for z, z^3, z^5...: 4^k (4^k - 1) B_2k / (2k)!
-     * from k = 1, B the Bernoulli numbers. */
+    /* 1/k! from k = 0, 2/(2k+1) from k = 0, and tanh's of z, z^3, z^5... from k = 1: with B the
+     * Bernoulli numbers, 4^k (4^k - 1) B_2k / (2k)!. */
     static const number INVERSE_FACTORIAL[] = {
         1.0, 1.0, 1.0/2, 1.0/6, 1.0/24, 1.0/120, 1.0/720, 1.0/5040, 1.0/40320, 1.0/362880,
         1.0/3628800, 1.0/39916800, 1.0/479001600, 1.0/6227020800.0};
@@ -169,11 +171,11 @@ cdef inline void largest_of_rows(Py_ssize_t count, vec *rows, real *largest) noe
     store_first(largest, largest_of_each(rows), count)
 
 
-cdef inline vec expm1_reduced(vec x, vec *n, vec *power) noexcept nogil:
-    """e^r - 1, where x = n ln 2 + r and |r| <= ln(2)/2; and 2^n, if that is a normal number."""
+cdef inline vec expm1_reduced(vec x, real raised, vec *n, vec *power) noexcept nogil:
+    """e^r - 1, where x = n ln 2 + r and |r| <= ln(2)/2; and 2^(n + raised), if it is normal."""
     cdef vec r, r2, p
     cdef int k
-    n[0] = nearest(x * LOG2_E, power)
+    n[0] = nearest(x * LOG2_E, raised, power)
     r = (x - n[0] * LN2_HIGH) - n[0] * LN2_LOW
     r2 = r * r
     p = r * INVERSE_FACTORIAL[EXP_TERMS] + INVERSE_FACTORIAL[EXP_TERMS - 1]
@@ -185,14 +187,21 @@ cdef inline vec expm1_reduced(vec x, vec *n, vec *power) noexcept nogil:
 cdef inline vec exp_of(vec x) noexcept nogil:
     """e^x = (1 + (e^r - 1)) 2^n."""
     cdef vec n, power, p
-    p = expm1_reduced(clamp(x, EXP_SMALLEST, EXP_LARGEST), &n, &power) + 1
+    p = expm1_reduced(clamp(x, EXP_SMALLEST, EXP_LARGEST), 0, &n, &power) + 1
     return times_power_of_two(p, n)
+
+
+cdef inline vec exp_of_negative(vec x) noexcept nogil:
+    """e^x for x <= 0, scaled back in a third of the instructions (with AVX2: six fewer of 24)."""
+    cdef vec n, power, p
+    p = expm1_reduced(larger(splat(EXP_SMALLEST), x), RAISED, &n, &power) + 1
+    return times_negative_power(p, n, power)
 
 
 cdef inline vec expm1_of_negative(vec x) noexcept nogil:
     """e^x - 1 = 2^n (e^r - 1) + (2^n - 1) for x <= 0; below -40 it is -1 in either precision."""
     cdef vec n, power, p
-    p = expm1_reduced(larger(splat(-40), x), &n, &power)
+    p = expm1_reduced(larger(splat(-40), x), 0, &n, &power)
     return power * p + (power - 1)
 
 
@@ -200,7 +209,7 @@ cdef inline vec tanh_reduced(vec x, vec *power) noexcept nogil:
     """tanh r, where x = n ln(2)/2 + r and |r| <= ln(2)/4; and 2^n = e^(2(x - r))."""
     cdef vec r, r2, p
     cdef int k
-    r = x - nearest(x * (<real>2 * LOG2_E), power) * (<real>0.5 * LN2)
+    r = x - nearest(x * (<real>2 * LOG2_E), 0, power) * (<real>0.5 * LN2)
     r2 = r * r
     p = splat(TANH_SERIES[TANH_TERMS])
     for k in range(TANH_TERMS - 1, -1, -1):

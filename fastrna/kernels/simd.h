@@ -54,6 +54,9 @@ enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
 #define ROUNDER 6755399441055744.0
 #endif
 
+#define RAISED 64  /* added to an exponent, so that its power of two is normal */
+#define LOWERED ((number)5.42101086242752217e-20)  /* 2^-RAISED */
+
 /* The vector's bytes, and the tile: MR rows of NV vectors. MR * NV accumulators, NV loads and one
  * broadcast have to fit the registers: 32 with AVX-512 and NEON, 16 with AVX2 and SSE2. Where one
  * vector would be left over, a tile has WIDEST instead, and fewer rows: a vector alone has too few
@@ -172,12 +175,12 @@ SIMD vec square_root(vec x) {
     for (int i = 0; i < LANES; i++) lanes[i] = (number)sqrt(lanes[i]);
     return load(lanes);
 }
-/* The nearest integer n, for |x| < 2^(MANTISSA_BITS - 1), and 2^n where that is a normal number:
- * n + bias moved to the exponent's place. */
-SIMD vec nearest(vec x, vec *power) {
-    vec biased = x + (ROUNDER + EXPONENT_BIAS);
+/* The nearest integer n, for |x| < 2^(MANTISSA_BITS - 1), and 2^(n + raised) where that is a normal
+ * number: n + raised + bias moved to the exponent's place. */
+SIMD vec nearest(vec x, number raised, vec *power) {
+    vec biased = x + (ROUNDER + EXPONENT_BIAS + raised);
     *power = vec_of(bits_of(biased) << MANTISSA_BITS);
-    return biased - (ROUNDER + EXPONENT_BIAS);
+    return biased - (ROUNDER + EXPONENT_BIAS + raised);
 }
 /* x 2^n for an integral n, rounded once; elsewhere in two powers, as one might not be normal. */
 SIMD vec times_power_of_two(vec x, vec n) {
@@ -185,9 +188,18 @@ SIMD vec times_power_of_two(vec x, vec n) {
     return (vec)INTRINSIC(scalef)(x, n);
 #else
     vec first, second;
-    vec half = nearest(n * (number)0.5, &first);
-    nearest(n - half, &second);
+    vec half = nearest(n * (number)0.5, 0, &first);
+    nearest(n - half, 0, &second);
     return x * first * second;
+#endif
+}
+/* x 2^n where 2^(n + RAISED) is at hand, a normal number for every n <= 0 that does not underflow;
+ * rounded once. */
+SIMD vec times_negative_power(vec x, vec n, vec raised) {
+#if defined(__GNUC__) && defined(__AVX512F__)
+    return times_power_of_two(x, n);
+#else
+    return x * raised * LOWERED;
 #endif
 }
 /* x = mantissa(x) * 2^exponent(x) with 1 <= mantissa < 2, for a positive normal x. */
