@@ -70,12 +70,17 @@ cdef extern from *:
     #define NEVER (~0ULL)
     /* A team of which the first thread yields for this long, and for this part of the call, works
      * on processors that others want as well: one thread is better off. The first time only, as a
-     * single hiccup can take half as long: each team that disbands halves it, down to an eighth. */
+     * single hiccup can take half as long: each team that disbands halves it, down to an eighth. And
+     * doubles the time until the next one: seconds and not calls, which may take microseconds or
+     * minutes. */
     #define PATIENCE 1e-2
     #define WAITED_PART 0.5
+    #define ALONE 2e-2           /* seconds, the first time */
+    enum { MOST_DOUBLINGS = 6 }; /* 1.3 s: about 0.1 % of the time is lost in trying again */
     """
     const unsigned long long NEVER
-    const double PATIENCE, WAITED_PART
+    const double PATIENCE, WAITED_PART, ALONE
+    enum: MOST_DOUBLINGS
 
 
 cdef enum Ending:
@@ -116,7 +121,8 @@ cdef class Engine(Workspace):
     cdef bint over_batch, stopping
     cdef unsigned long long stop_at     # the step that is not to be taken
     cdef unsigned long long disband_at  # the step from which on the first thread works alone
-    cdef int disbandings, lone_calls    # in a row; calls that are still to be worked off alone
+    cdef int disbandings        # in a row
+    cdef double alone_until     # on the clock of `seconds_now`
     cdef int ending
     cdef object error
 
@@ -518,9 +524,11 @@ cdef class Engine(Workspace):
             self.stopping = True
 
     cdef void train_team(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
-        """All epochs of a call, on one thread of a team."""
-        cdef Py_ssize_t at, l
+        """All epochs of a call, on one thread of a team; or on one that is alone for a while, up to
+        the epoch after that."""
+        cdef Py_ssize_t at
         cdef int taken
+        cdef bint over = False
         desk.step = self.ledger.n_steps
         desk.turn = 0
         if rank == 0:
@@ -540,15 +548,19 @@ cdef class Engine(Workspace):
                 else:  # alone from here on, this step once more
                     self.collect(team)
                     team = 1
+                    self.alone_until = seconds_now() + ALONE * (
+                        1 << min(self.disbandings, MOST_DOUBLINGS))
                     self.disbandings += 1
                     self.take_place(desk, 0, 1)
             self.wait(desk, rank, team)
             if rank == 0:
                 self.end_epoch(desk, team)
-                if not self.stopping:
+                over = (team == 1 and self.team > 1 and self.alone_until > 0
+                        and seconds_now() >= self.alone_until)
+                if not (self.stopping or over):
                     self.begin_epoch()
             self.wait(desk, rank, team)
-            if self.stopping:
+            if self.stopping or over:
                 return
 
     cdef void evaluate_team(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
@@ -604,12 +616,23 @@ cdef class Engine(Workspace):
         restore_subnormals(mode)
 
     cdef void run(self, bint training, Py_ssize_t team) noexcept nogil:
-        memset(self.places, 0, self.seats * sizeof(place))
-        if team == 1:
-            self.work(training, 0, 1)
-        else:
-            with parallel(num_threads=<int>team):
-                self.work(training, threadid(), team_size())
+        """A call on a team; after one that disbanded, alone for a while, then together again."""
+        cdef int before
+        while True:
+            memset(self.places, 0, self.seats * sizeof(place))
+            before = self.disbandings
+            self.disband_at = NEVER
+            self.ledger.began, self.ledger.waited = seconds_now(), 0
+            if team == 1 or self.ledger.began < self.alone_until:
+                self.work(training, 0, 1)
+            else:
+                with parallel(num_threads=<int>team):
+                    self.work(training, threadid(), team_size())
+                if self.disbandings == before:
+                    self.disbandings = 0
+                    self.alone_until = 0
+            if self.stopping or not training:
+                return
 
     # -- what Python calls ----------------------------------------------------------------------
 
@@ -623,8 +646,7 @@ cdef class Engine(Workspace):
         self.stopping = False
         self.ending = EPOCHS
         self.error = None
-        self.stop_at = self.disband_at = NEVER
-        self.ledger.began, self.ledger.waited = seconds_now(), 0
+        self.stop_at = NEVER
         self.ledger.cost_sum = self.ledger.weight_sum = self.ledger.pending_weight = 0
         self.epochs_done = 0
         if order is None:
@@ -646,13 +668,6 @@ cdef class Engine(Workspace):
         self.order = <const long long *>cnp.PyArray_DATA(order)
         return 0
 
-    cdef void remember(self, Py_ssize_t team, int before) noexcept nogil:
-        """After a team that disbanded, some calls alone: twice as many as after the last such."""
-        if self.disbandings > before:
-            self.lone_calls = 1 << min(self.disbandings, 10)
-        elif team > 1:
-            self.disbandings = 0
-
     def train(self, cnp.ndarray parameters not None, Data data not None, Py_ssize_t batch_size,
               cnp.ndarray rates not None, *, order=None, generator=None, double target_cost=-1,
               double momentum=0, double beta_2=0, double epsilon=0, double l1=0, double l2=0,
@@ -664,7 +679,6 @@ cdef class Engine(Workspace):
         Returns (costs, seconds, ending, last cost): arrays of the finished epochs, one of ENDINGS.
         """
         cdef Py_ssize_t team = most_useful(&self.net, self.layers, n_threads)
-        cdef int disbandings = self.disbandings
         cdef cnp.npy_intp epochs = len(rates)
         costs = cnp.PyArray_EMPTY(1, &epochs, cnp.NPY_DOUBLE, 0)
         seconds = cnp.PyArray_EMPTY(1, &epochs, cnp.NPY_DOUBLE, 0)
@@ -673,9 +687,8 @@ cdef class Engine(Workspace):
             team = worthwhile(&self.net, self.layers, batch_size,
                               epochs * ((self.count + batch_size - 1) // batch_size), team,
                               data.plain)
-            if self.lone_calls > 0:
-                self.lone_calls -= 1
-                team = 1
+        else:
+            self.alone_until = 0
         self.team = team
         self.seat(team)
         self.net.shared_input = shares_input(&self.net, team, data.plain)
@@ -691,7 +704,6 @@ cdef class Engine(Workspace):
         with nogil:
             self.load(self.flat)
             self.run(True, team)
-            self.remember(team, disbandings)
         self.data = None
         if self.error is not None:
             error, self.error = self.error, None
@@ -711,6 +723,7 @@ cdef class Engine(Workspace):
         cdef real *out = <real *>cnp.PyArray_DATA(gradient)
         team = most_useful(&self.net, self.layers, n_threads)
         self.begin(data, None, None)
+        self.team = team
         self.seat(team)
         self.net.shared_input = shares_input(&self.net, team, data.plain)
         self.net.transposing = self.input_gradient or data.m > FEW_ROWS
