@@ -68,18 +68,19 @@ cdef extern from "math.h" nogil:
 cdef extern from *:
     """
     #define NEVER (~0ULL)
-    /* A team of which the first thread yields for this long, and for this part of the call, works
+    /* A team of which the first thread yields for this long, and for this part of the time, works
      * on processors that others want as well: one thread is better off. The first time only, as a
-     * single hiccup can take half as long: each team that disbands halves it, down to an eighth. And
-     * doubles the time until the next one: seconds and not calls, which may take microseconds or
-     * minutes. */
+     * single hiccup can take half as long: each team that disbands halves it, down to an eighth,
+     * and doubles the time until the next one. Both are counted anew with each call, and after
+     * the epoch of a long one in which a good while has passed. */
     #define PATIENCE 1e-2
     #define WAITED_PART 0.5
+    #define WINDOW 5e-2
     #define ALONE 2e-2           /* seconds, the first time */
     enum { MOST_DOUBLINGS = 6 }; /* 1.3 s: about 0.1 % of the time is lost in trying again */
     """
     const unsigned long long NEVER
-    const double PATIENCE, WAITED_PART, ALONE
+    const double PATIENCE, WAITED_PART, WINDOW, ALONE
     enum: MOST_DOUBLINGS
 
 
@@ -499,6 +500,7 @@ cdef class Engine(Workspace):
         self.book(self.desks, ORDER)
 
     cdef void end_epoch(self, const Desk *desk, Py_ssize_t team) noexcept nogil:
+        cdef double now
         self.collect(team)
         self.add_penalties(desk)
         if self.ending == INTERRUPT:
@@ -514,8 +516,11 @@ cdef class Engine(Workspace):
         if self.ending == DIVERGENCE:
             self.stopping = True
             return
+        now = seconds_now()
+        if now - self.ledger.began > WINDOW:
+            self.ledger.began, self.ledger.waited = now, 0
         self.epoch_costs[self.epochs_done] = self.last_cost
-        self.epoch_seconds[self.epochs_done] = seconds_now() - self.clock
+        self.epoch_seconds[self.epochs_done] = now - self.clock
         self.epochs_done += 1
         if self.last_cost <= self.target_cost:
             self.ending = TARGET_COST
