@@ -11,11 +11,13 @@ True
 
 import importlib as _importlib
 
+from fastrna.descent import gradient_descent
+from fastrna.history import History
 from fastrna.kernels import isa
 from fastrna.network import Network
 from fastrna.optimizers import LBFGS, SGD, Adam, Adaptive, Cosine, InverseScaling, StepDecay
 from fastrna.scaling import Scaler
-from fastrna.training import DivergenceError, History, Trainer, gradient_descent, train
+from fastrna.training import DivergenceError, Trainer, train
 
 __version__ = "0.1.0"
 

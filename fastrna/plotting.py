@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
+    from fastrna.history import History
     from fastrna.network import Network
-    from fastrna.training import History
 
 __all__ = [
     "confusion_matrix",

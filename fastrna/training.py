@@ -1,16 +1,16 @@
-"""Trainer, train and History: what happens between epochs; an epoch is one call of the engine."""
+"""Trainer and train: what happens between epochs; an epoch is one call of the engine."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import numbers
-import sys
 
 import numpy as np
 
 from fastrna import kernels
 from fastrna import validation as check
+from fastrna.history import Best, History, Progress
 from fastrna.network import CHUNK_ROWS, Network
 from fastrna.optimizers import LBFGS, OPTIMIZERS, SCHEDULES, SGD, Adaptive, optimizer_of
 
@@ -20,128 +20,6 @@ _OPERATIONS_A_LOOK = 2e7
 
 class DivergenceError(ArithmeticError):
     """The cost is no longer finite; the network holds the last finite epoch's parameters."""
-
-
-class History:
-    """What training saw, one entry an epoch.
-
-    Attributes
-    ----------
-    cost : ndarray
-        Example-weighted mean of the mini-batches' costs, penalties included.
-    validation_cost, validation_score : ndarray
-        Cost (without penalties) and accuracy or R^2 on the validation examples; empty without any.
-    learning_rate : ndarray
-    seconds : ndarray
-        Time of the epoch's training.
-    n_epochs : int
-    stopped_by : {"epochs", "target_cost", "patience", "callback", "interrupt"}
-        Why training ended; "patience" too where LBFGS found nothing better.
-
-    Examples
-    --------
-    >>> import fastrna
-    >>> net = fastrna.Network([2, 1], output="sigmoid", seed=0)
-    >>> history = fastrna.train(net, [[0, 0], [1, 1]], [0, 1], epochs=5, seed=0)
-    >>> history
-    History(n_epochs=5, stopped_by='epochs', cost=0.601)
-    """
-
-    def __init__(self):
-        self.stopped_by = "epochs"
-        self._columns = {
-            name: []
-            for name in ("cost", "validation_cost", "validation_score", "learning_rate", "seconds")
-        }
-
-    def _extend(self, **entries):
-        for name, values in entries.items():
-            self._columns[name].extend(values)
-
-    cost = property(lambda self: np.array(self._columns["cost"], float))
-    validation_cost = property(lambda self: np.array(self._columns["validation_cost"], float))
-    validation_score = property(lambda self: np.array(self._columns["validation_score"], float))
-    learning_rate = property(lambda self: np.array(self._columns["learning_rate"], float))
-    seconds = property(lambda self: np.array(self._columns["seconds"], float))
-
-    @property
-    def n_epochs(self) -> int:
-        """Epochs finished."""
-        return len(self._columns["cost"])
-
-    def __repr__(self):
-        cost = f", cost={self._columns['cost'][-1]:.3g}" if self.n_epochs else ""
-        return f"History(n_epochs={self.n_epochs}, stopped_by={self.stopped_by!r}{cost})"
-
-    def plot(self, ax=None):
-        """Draw the costs against the epoch (extra ``plot``).
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; by default a new figure.
-
-        Returns
-        -------
-        matplotlib Axes
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-
-        Examples
-        --------
-        >>> history.plot()  # doctest: +SKIP
-        """
-        from fastrna.plotting import plot_history
-
-        return plot_history(self, ax)
-
-
-class _Progress:
-    """A bar by tqdm where it is installed, else a line on the terminal, else nothing."""
-
-    def __init__(self, epochs, wanted):
-        self._bar, self._line, self._epochs = None, False, epochs
-        if not wanted:
-            return
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            self._line = sys.stderr.isatty()
-        else:
-            self._bar = tqdm(total=epochs, unit="epoch", desc="training")
-
-    def show(self, history):
-        if self._bar is not None:
-            self._bar.set_postfix(cost=f"{history.cost[-1]:.4g}", refresh=False)
-            self._bar.update()
-        elif self._line:
-            text = f"\repoch {history.n_epochs}/{self._epochs}  cost {history.cost[-1]:.4g}  "
-            sys.stderr.write(text)
-            sys.stderr.flush()
-
-    def close(self):
-        if self._bar is not None:
-            self._bar.close()
-        elif self._line:
-            sys.stderr.write("\n")
-
-
-@dataclasses.dataclass
-class _Best:
-    """The best validation cost (or cost) so far, and the parameters that had it."""
-
-    cost: float = math.inf
-    epochs_since: int = 0
-    parameters: np.ndarray | None = None
-
-    def see(self, cost, net):
-        if cost < self.cost:
-            self.cost, self.epochs_since, self.parameters = cost, 0, net.parameters.copy()
-        else:
-            self.epochs_since += 1
 
 
 class Trainer:
@@ -594,7 +472,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         return history
 
     def _run_epoch_by_epoch(self, data, epochs, held_out, history):
-        best, progress = _Best(), _Progress(epochs, self.progress)
+        best, progress = Best(), Progress(epochs, self.progress)
         try:
             for _ in range(epochs):
                 rates = self._rates(1)
@@ -690,8 +568,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             ) from error
         from time import perf_counter
 
-        history, best, net = History(), _Best(), self.network
-        progress = _Progress(epochs, self.progress)
+        history, best, net = History(), Best(), self.network
+        progress = Progress(epochs, self.progress)
         clock = perf_counter()
         latest = math.inf
 
@@ -974,73 +852,3 @@ def train(net, X, y, *, loss="auto", optimizer="sgd", batch_size=32, epochs=100,
         n_threads=n_threads,
     )  # fmt: skip
     return trainer.run(X, y, epochs, sample_weight)
-
-
-def gradient_descent(gradient, w0, optimizer="sgd", steps=100):
-    """Minimise any function by the engine's own update kernels.
-
-    Parameters
-    ----------
-    gradient : callable
-        Takes w (n,) and returns dJ/dw (n,).
-    w0 : array_like (n,) or float
-        Where to start.
-    optimizer : SGD or Adam, or {"sgd", "adam"}, default "sgd"
-        How a gradient becomes an update; schedules count steps as epochs.
-    steps : int, default 100
-        Steps to take.
-
-    Returns
-    -------
-    ndarray (steps + 1, n)
-        The trajectory, w0 first.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If an argument is not as above, or a gradient does not have w's shape.
-
-    Examples
-    --------
-    The lecture's J(w) = w^2 from w = 0.7: w_k = (1 - 2 alpha)^k w_0.
-
-    >>> import fastrna
-    >>> fastrna.gradient_descent(lambda w: 2 * w, 0.7, fastrna.SGD(0.5), steps=1).ravel().tolist()
-    [0.7, 0.0]
-    """
-    optimizer = optimizer_of(optimizer)
-    if isinstance(optimizer, LBFGS):
-        raise TypeError("optimizer is LBFGS; expected SGD or Adam.")
-    if not callable(gradient):
-        raise TypeError(f"gradient is {gradient!r}; expected a function of w.")
-    if isinstance(optimizer.schedule, Adaptive):
-        raise TypeError("schedule is Adaptive, which needs a cost; expected one by the step.")
-    steps = check.integer(steps, "steps", 0)
-    w = check.numeric(w0, "w0")
-    w = np.array(w, dtype=w.dtype if w.dtype == np.float32 else np.float64, ndmin=1)
-    if w.ndim != 1:
-        raise ValueError(f"w0 has {w.ndim} dimensions; expected 1.")
-    check.finite(w, "w0")
-    module = kernels.load(w.dtype)
-    first, second = np.zeros_like(w), np.zeros_like(w)
-    trajectory = np.empty((steps + 1, len(w)), w.dtype)
-    trajectory[0] = w
-    for k in range(steps):
-        rate = optimizer.learning_rate
-        if optimizer.schedule is not None:
-            rate = optimizer.schedule.rate(rate, k)
-        g = np.ascontiguousarray(gradient(w.copy()), dtype=w.dtype).reshape(-1)
-        if g.shape != w.shape:
-            raise ValueError(f"gradient returned shape {g.shape}; expected {w.shape}, that of w0.")
-        if not isinstance(optimizer, SGD):
-            module.adam_update(
-                w, first, second, g, rate, optimizer.beta_1, optimizer.beta_2, optimizer.epsilon,
-                k + 1,
-            )  # fmt: skip
-        elif optimizer.momentum == 0:
-            module.sgd_update(w, g, rate)
-        else:
-            update = module.nesterov_update if optimizer.nesterov else module.momentum_update
-            update(w, first, g, rate, optimizer.momentum)
-        trajectory[k + 1] = w
-    return trajectory

@@ -852,11 +852,3 @@ def test_page():
     failures, examples = doctest.testfile(str(page), module_relative=False)
     assert examples > 20
     assert failures == 0
-
-
-@pytest.mark.parametrize("name", ["_classifier", "_regressor", "_conversion"])
-def test_docstrings(name):
-    module = sys.modules[f"fastrna.estimators.{name}"]
-    failures, examples = doctest.testmod(module)
-    assert examples > 0
-    assert failures == 0

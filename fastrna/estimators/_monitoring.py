@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 
-from fastrna.training import _Progress
+from fastrna.history import Progress
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupport
@@ -115,7 +115,7 @@ class Monitor:
         self._incremental = incremental
         callbacks = model.callbacks or ()
         self._callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
-        self._progress = _Progress(1 if incremental else model.max_iter, model.progress)
+        self._progress = Progress(1 if incremental else model.max_iter, model.progress)
         self.stopped = False
 
     def __enter__(self):
