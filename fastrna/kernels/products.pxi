@@ -568,6 +568,39 @@ cdef void dot_columns(Py_ssize_t rows, Py_ssize_t n_out, Py_ssize_t vectors,
         c += n * c_row
 
 
+cdef inline void dots_of_square(const int nv, bint begins, bint ends, const real *d, const real *w,
+                                vec *so_far, real *c) noexcept nogil:
+    """nv vectors of d times LANES rows of a panel; with the last one sums across lanes go to c."""
+    cdef vec dots[LANES]
+    cdef vec y[WIDEST]
+    cdef int r, j, once
+    for once in range(1):  # a loop around the others keeps `dots` in registers: see `tiles`
+        for r in range(LANES):
+            dots[r] = splat(0) if begins else so_far[r]
+        for j in range(nv):
+            y[j] = load(d + j * LANES)
+        for r in range(LANES):
+            for j in range(nv):
+                dots[r] = dots[r] + y[j] * load(w + (r * nv + j) * LANES)
+        if ends:
+            store(c, sums_of(dots))
+        else:
+            for r in range(LANES):
+                so_far[r] = dots[r]
+
+
+cdef inline real dot_of_row(Parts panels, Py_ssize_t packed_rows, const real *d,
+                            const real *packed, Py_ssize_t i) noexcept nogil:
+    """One of the dot products of `dot_rows`, to the same bits."""
+    cdef Py_ssize_t p, nv, v = 0
+    cdef vec total = splat(0)
+    for p in range(panels.number):
+        nv = panels.size + (p < panels.larger)
+        total = dot(nv, d + v * LANES, packed + (v * packed_rows + i * nv) * LANES, total)
+        v += nv
+    return sum_of(total)
+
+
 cdef void dot_rows(Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_t vectors,
                    Py_ssize_t packed_rows,
                    const real *d,        # IN  (rows, vectors) dZ, rows d_row apart, 0 past n_out
@@ -575,29 +608,31 @@ cdef void dot_rows(Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_
                    const real *packed,   # IN  (packed_rows, vectors) W in panels
                    real *c,              # OUT (rows, n_in) dZ W^T, columns first to last
                    Py_ssize_t c_row) noexcept nogil:
-    """dZ W^T for a batch of a few rows, which would not repay transposing W: dot products."""
+    """dZ W^T for a batch of a few rows, which would not repay transposing W: dot products, LANES of
+    them at a time; the last ones again where they are no whole vector."""
     cdef Parts panels = panels_in(vectors)
-    cdef Py_ssize_t s, i, j, p, nv, v, r, width
+    cdef Py_ssize_t s, i, at, p, nv, v
     cdef const real *w
     cdef vec dots[LANES]
+    cdef bint begins, ends, few = last - first < LANES
     for s in range(rows):
-        for i from first <= i < last by LANES:
-            for r in range(LANES):
-                dots[r] = splat(0)
+        for i from first <= i < (last if few else first):
+            c[i] = dot_of_row(panels, packed_rows, d, packed, i)
+        for i from first <= i < (first if few else last) by LANES:
+            at = min(i, last - LANES)
             v = 0
             for p in range(panels.number):
                 nv = panels.size + (p < panels.larger)
-                width = nv * LANES
-                w = packed + v * LANES * packed_rows
-                for r in range(LANES):
-                    # Past the last row any row will do: its lane is not stored.
-                    for j in range(nv):
-                        dots[r] = dots[r] + (load(d + (v + j) * LANES)
-                                             * load(w + min(i + r, last - 1) * width + j * LANES))
+                w = packed + (v * packed_rows + at * nv) * LANES
+                begins, ends = p == 0, p + 1 == panels.number
+                if WIDEST >= 4 and nv == 4:
+                    dots_of_square(4, begins, ends, d + v * LANES, w, dots, c + at)
+                elif WIDEST >= 3 and nv == 3:
+                    dots_of_square(3, begins, ends, d + v * LANES, w, dots, c + at)
+                elif nv == 2:
+                    dots_of_square(2, begins, ends, d + v * LANES, w, dots, c + at)
+                else:
+                    dots_of_square(1, begins, ends, d + v * LANES, w, dots, c + at)
                 v += nv
-            if last - i >= LANES:
-                store(c + i, sums_of(dots))
-            else:
-                store_first(c + i, sums_of(dots), last - i)
         d += d_row
         c += c_row
