@@ -47,6 +47,7 @@ cdef extern from "threads.h" nogil:
     long long claim(place *team, int owner, int rank)
     double await_team(const place *team, int size, int rank)
     double seconds_now()
+    double seconds_running()
 
 include "functions.pxi"
 include "activations.pxi"
@@ -68,11 +69,12 @@ cdef extern from "math.h" nogil:
 cdef extern from *:
     """
     #define NEVER (~0ULL)
-    /* A team of which the first thread yields for this long, and for this part of the time, works
-     * on processors that others want as well: one thread is better off. The first time only, as a
-     * single hiccup can take half as long: each team that disbands halves it, down to an eighth,
-     * and doubles the time until the next one. Both are counted anew with each call, and after
-     * the epoch of a long one in which a good while has passed. */
+    /* A team whose first thread loses this long, and this part of the time, works on processors
+     * that others want as well: one thread is better off. It loses what it yields, what it is
+     * kept from its processor, and what OpenMP makes it wait at the end. The first time only so
+     * long, as a single hiccup can take half of that: each team that disbands halves it, down to
+     * an eighth, and doubles the time until the next one. All is counted anew with each call, and
+     * after the epoch of a long one in which a good while has passed. */
     #define PATIENCE 1e-2
     #define WAITED_PART 0.5
     #define WINDOW 5e-2
@@ -120,10 +122,12 @@ cdef class Engine(Workspace):
     cdef double target_cost, momentum, beta_2, epsilon, l1, l2
     cdef double last_cost, clock
     cdef bint over_batch, stopping
+    cdef bint regrouping        # whether the epochs that are left are another team's
     cdef unsigned long long stop_at     # the step that is not to be taken
     cdef unsigned long long disband_at  # the step from which on the first thread works alone
     cdef int disbandings        # in a row
-    cdef double alone_until     # on the clock of `seconds_now`
+    cdef double alone_until     # on the clock of `seconds_now`, as
+    cdef double left            # when the first thread had done its work
     cdef int ending
     cdef object error
 
@@ -473,10 +477,28 @@ cdef class Engine(Workspace):
         elif self.ledger.n_steps % self.signal_period == 0 and self.signalled():
             self.ending = INTERRUPT
             self.stop_at = desk.step + 1
-        elif (self.ledger.waited > PATIENCE / (1 << min(self.disbandings, 3))
-              and self.disband_at == NEVER
-              and self.ledger.waited > WAITED_PART * (seconds_now() - self.ledger.began)):
+        elif (self.ledger.waited > 0 and self.disband_at == NEVER
+              and self.hindered(seconds_now(), self.ledger.waited)):
             self.disband_at = desk.step + 1  # once and for all: others may read it much later
+
+    cdef void look_anew(self, double now) noexcept nogil:
+        """Begin to watch what a team loses."""
+        self.ledger.began, self.ledger.waited = now, 0
+        self.ledger.running = seconds_running()
+
+    cdef inline double idle(self, double now) noexcept nogil:
+        """Seconds since then in which others had this thread's processor."""
+        return now - self.ledger.began - (seconds_running() - self.ledger.running)
+
+    cdef inline bint hindered(self, double now, double lost) noexcept nogil:
+        """Whether so many seconds without work since then are too many for a team."""
+        return (lost > PATIENCE / (1 << min(self.disbandings, 3))
+                and lost > WAITED_PART * (now - self.ledger.began))
+
+    cdef void disband(self, double now) noexcept nogil:
+        """Alone from here on, for a while."""
+        self.alone_until = now + ALONE * (1 << min(self.disbandings, MOST_DOUBLINGS))
+        self.disbandings += 1
 
     cdef bint signalled(self) noexcept with gil:
         """Whether a signal's Python handler raised: Ctrl-C between two mini-batches."""
@@ -517,8 +539,15 @@ cdef class Engine(Workspace):
             self.stopping = True
             return
         now = seconds_now()
-        if now - self.ledger.began > WINDOW:
-            self.ledger.began, self.ledger.waited = now, 0
+        if team > 1:
+            # A thread that others keep from its processor neither works nor waits.
+            if self.hindered(now, self.idle(now)):
+                self.disband(now)
+                self.regrouping = True
+            elif now - self.ledger.began > WINDOW:
+                self.look_anew(now)
+        elif self.team > 1:
+            self.regrouping = 0 < self.alone_until <= now
         self.epoch_costs[self.epochs_done] = self.last_cost
         self.epoch_seconds[self.epochs_done] = now - self.clock
         self.epochs_done += 1
@@ -529,11 +558,9 @@ cdef class Engine(Workspace):
             self.stopping = True
 
     cdef void train_team(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
-        """All epochs of a call, on one thread of a team; or on one that is alone for a while, up to
-        the epoch after that."""
+        """Epochs of a call, on one thread of a team, until it is to be another team's turn."""
         cdef Py_ssize_t at
         cdef int taken
-        cdef bint over = False
         desk.step = self.ledger.n_steps
         desk.turn = 0
         if rank == 0:
@@ -553,19 +580,15 @@ cdef class Engine(Workspace):
                 else:  # alone from here on, this step once more
                     self.collect(team)
                     team = 1
-                    self.alone_until = seconds_now() + ALONE * (
-                        1 << min(self.disbandings, MOST_DOUBLINGS))
-                    self.disbandings += 1
+                    self.disband(seconds_now())
                     self.take_place(desk, 0, 1)
             self.wait(desk, rank, team)
             if rank == 0:
                 self.end_epoch(desk, team)
-                over = (team == 1 and self.team > 1 and self.alone_until > 0
-                        and seconds_now() >= self.alone_until)
-                if not (self.stopping or over):
+                if not (self.stopping or self.regrouping):
                     self.begin_epoch()
             self.wait(desk, rank, team)
-            if self.stopping or over:
+            if self.stopping or self.regrouping:
                 return
 
     cdef void evaluate_team(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
@@ -619,21 +642,31 @@ cdef class Engine(Workspace):
         else:
             self.evaluate_team(desk, rank, team)
         restore_subnormals(mode)
+        if rank == 0:
+            self.left = seconds_now()
 
     cdef void run(self, bint training, Py_ssize_t team) noexcept nogil:
         """A call on a team; after one that disbanded, alone for a while, then together again."""
         cdef int before
+        cdef double now
         while True:
             memset(self.places, 0, self.seats * sizeof(place))
             before = self.disbandings
             self.disband_at = NEVER
-            self.ledger.began, self.ledger.waited = seconds_now(), 0
-            if team == 1 or self.ledger.began < self.alone_until:
+            self.regrouping = False
+            now = seconds_now()
+            if team == 1 or now < self.alone_until:
                 self.work(training, 0, 1)
             else:
+                self.look_anew(now)
                 with parallel(num_threads=<int>team):
                     self.work(training, threadid(), team_size())
-                if self.disbandings == before:
+                now = seconds_now()
+                # OpenMP waits here for those who are kept from their processors.
+                if self.disbandings == before and self.hindered(
+                        now, self.ledger.waited + self.idle(now) + now - self.left):
+                    self.disband(now)
+                elif self.disbandings == before:
                     self.disbandings = 0
                     self.alone_until = 0
             if self.stopping or not training:

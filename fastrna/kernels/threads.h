@@ -24,6 +24,17 @@ static double seconds_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Seconds this thread has had a processor, from an arbitrary origin; where that is not told, all. */
+static double seconds_running(void) {
+#if defined(CLOCK_THREAD_CPUTIME_ID)
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#else
+    return seconds_now();
+#endif
+}
+
 /* Where one thread of a team says how many times it has arrived, and what tasks it has left: lines of
  * its own, since a line that two threads write passes between their cores twice as often. All zero to
  * begin with. */
