@@ -17,11 +17,15 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cases
 import peer_fastrna
 from workers import seconds_per_call, statement
+
+# Seconds in which the threads of the BLAS that made the data, which wait awake, go to sleep.
+REST = 0.5
 
 
 def epochs() -> None:
@@ -29,6 +33,7 @@ def epochs() -> None:
     for number, case in enumerate(cases.MAIN):
         train = peer_fastrna.trainer(case, None)
         data = train.prepare(*case.data)
+        time.sleep(REST)
         run = statement("epoch(data)", epoch=train.epoch, data=data)
         print(number, statistics.median(seconds_per_call(run, 0.1) for _ in range(3)))
 

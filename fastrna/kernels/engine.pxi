@@ -78,8 +78,8 @@ cdef extern from *:
     #define PATIENCE 1e-2
     #define WAITED_PART 0.5
     #define WINDOW 5e-2
-    #define ALONE 2e-2           /* seconds, the first time */
-    enum { MOST_DOUBLINGS = 6 }; /* 1.3 s: about 0.1 % of the time is lost in trying again */
+    #define ALONE 1e-2           /* seconds, the first time */
+    enum { MOST_DOUBLINGS = 7 }; /* 1.3 s: about 0.1 % of the time is lost in trying again */
     """
     const unsigned long long NEVER
     const double PATIENCE, WAITED_PART, WINDOW, ALONE
