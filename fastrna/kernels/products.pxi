@@ -316,7 +316,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   const real *a,         # IN  (rows, depth), strides a_row and a_depth
                   Py_ssize_t a_row, Py_ssize_t a_depth,
                   const real *b,         # IN  (b_rows, vectors): packed panels where b_row is 0,
-                  Py_ssize_t b_row,      # else rows b_row apart
+                  Py_ssize_t b_row,      # else rows b_row apart, and all of its columns
                   Py_ssize_t b_rows,
                   Py_ssize_t b_first,    # the row of b that meets column 0 of a
                   bint biased,           # whether the sums start from the last row of b, or from 0
@@ -327,14 +327,17 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   ) noexcept nogil:
     """C = A B, or A B + bias, or C + that.
 
-    A matrix that does not stay in L2 is fetched there a panel ahead.
+    A matrix that does not stay in L2 is fetched there a panel ahead. One that is not packed has
+    panels of the most vectors there are tiles for.
     """
-    cdef Parts panels = panels_in(vectors), tiles
+    cdef Parts panels = panels_in(vectors) if b_row == 0 else parts_of(vectors, WIDEST), tiles
     cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, i, count, b_depth, start_row
     cdef const real *panel
     cdef const real *start
     cdef Ahead ahead
     cdef Region region
+    if b_row > 0:
+        first_panel, last_panel = 0, panels.number
     while k < depth or k == 0:
         deep = min(depth - k, DEPTH_BLOCK)
         v = vector_of_panel(vectors, first_panel)
