@@ -14,9 +14,6 @@ from fastrna.history import Best, History, Progress
 from fastrna.network import CHUNK_ROWS, Network
 from fastrna.optimizers import LBFGS, OPTIMIZERS, SCHEDULES, SGD, Adaptive, optimizer_of
 
-# Arithmetic between two looks at pending signals: Ctrl-C is seen within some milliseconds.
-_OPERATIONS_A_LOOK = 2e7
-
 
 class DivergenceError(ArithmeticError):
     """The cost is no longer finite; the network holds the last finite epoch's parameters."""
@@ -175,7 +172,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         rows = min(batch_size or self.batch_size or data.m, data.m)
         engine = self._engine_for(data, rows)
         shuffle = self.shuffle if shuffle is None else shuffle
-        operations = 3 * net._operations() * rows
         adam = self._kind() == "adam"
         costs, seconds, ending, last = engine.train(
             net.parameters,
@@ -192,7 +188,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             l2=self.l2,
             over_batch=self.l2_over_batch,
             dropout_seed=self._dropout_seed,
-            signal_period=max(1, min(64, int(_OPERATIONS_A_LOOK / operations))),
             n_threads=kernels.team(self.n_threads),
             fewer=self.n_threads is None,
         )
@@ -326,10 +321,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _check_data(self, data):
         net = self.network
-        if not isinstance(data, net._kernel.Data) or (data.n_x, data.n_y) != (
-            net.sizes[0],
-            net.sizes[-1],
-        ):
+        fits = isinstance(data, net._kernel.Data) and data.n_x == net.sizes[0]
+        if not (fits and data.n_y == net.sizes[-1]):
             raise ValueError(
                 "data was not prepared for this network; expected what Trainer.prepare returned."
             )

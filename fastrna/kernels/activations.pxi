@@ -294,6 +294,7 @@ cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
             top = splat(largest[i + s])
             total = splat(0)
             for j from 0 <= j < width by LANES:
+                # Past the width the argument may be anything, and so its e^x, which is left out.
                 e = exp_of_negative(load(z + s * stride + j) - top)
                 e = within(e, width, j, 0)
                 total = total + e

@@ -86,6 +86,10 @@ cdef extern from *:
     enum: MOST_DOUBLINGS
 
 
+cdef enum:
+    OPERATIONS_A_LOOK = 20_000_000  # between two at pending signals: some milliseconds
+
+
 cdef enum Ending:
     EPOCHS, TARGET_COST, INTERRUPT, DIVERGENCE
 
@@ -709,8 +713,8 @@ cdef class Engine(Workspace):
     def train(self, cnp.ndarray parameters not None, Data data not None, Py_ssize_t batch_size,
               cnp.ndarray rates not None, *, order=None, generator=None, double target_cost=-1,
               double momentum=0, double beta_2=0, double epsilon=0, double l1=0, double l2=0,
-              bint over_batch=False, unsigned long long dropout_seed=0, Py_ssize_t signal_period=1,
-              int n_threads=1, bint fewer=False):
+              bint over_batch=False, unsigned long long dropout_seed=0, int n_threads=1,
+              bint fewer=False):
         """Train len(rates) epochs at those learning rates; `parameters` holds those after each.
 
         On `n_threads`, or on fewer where `fewer` allows it and they are expected to be as quick.
@@ -738,7 +742,9 @@ cdef class Engine(Workspace):
         self.epochs, self.batch_size = epochs, batch_size
         self.target_cost, self.momentum, self.beta_2 = target_cost, momentum, beta_2
         self.epsilon, self.l1, self.l2, self.over_batch = epsilon, l1, l2, over_batch
-        self.net.dropout_seed, self.signal_period = dropout_seed, signal_period
+        self.net.dropout_seed = dropout_seed
+        self.signal_period = max(1, min(64, OPERATIONS_A_LOOK
+                                        // (6 * self.net.n_parameters * batch_size)))
         with nogil:
             self.load(self.flat)
             self.run(True, team)

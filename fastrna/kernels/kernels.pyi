@@ -180,7 +180,6 @@ class Engine:
         l2: float = 0,
         over_batch: bool = False,
         dropout_seed: int = 0,
-        signal_period: int = 1,
         n_threads: int = 1,
         fewer: bool = False,  # whether fewer threads may be taken, where they are as quick
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], Ending, float]: ...
