@@ -101,7 +101,7 @@ class Network:
         self._predictor = self._kernel.Predictor(self.sizes, self._specifications, self._buffer)
         self._engines = {}
         output = self.activations[-1][0]
-        self._narrow_rows = 0 if output == "softmax" else self._kernel.most_narrow_rows(self.sizes)
+        self._narrow_rows = self._kernel.most_narrow_rows(self.sizes)
         # What "auto" means, if targets need not be looked through for it.
         matched = check.cost("auto", output)
         self._quick_loss = None if matched[0] in check.LOSSES_OF_SOME else matched
@@ -409,7 +409,7 @@ class Network:
 
     def _gradient(self, data, loss, l1=0.0, l2=0.0, n_threads=None):
         """Cost and gradient of checked examples, in a workspace kept for the next call."""
-        if data.m <= self._narrow_rows and data.simple and not l1 and not l2:
+        if data.m <= self._narrow_rows and not data.is_sparse and not l1 and not l2:
             narrow = self._engines.pop(loss, None)
             if narrow is None:
                 narrow = self._kernel.NarrowGradient(

@@ -25,6 +25,7 @@ COSTS = [
     ("exp", "poisson"),
     ("softplus", "poisson"),
     ("softmax", "log_loss"),
+    ("softmax", "squared_error"),
     ("step", "perceptron"),
 ]
 HIDDEN = ["tanh", "relu", "sigmoid", "elu", ("leaky_relu", -0.1), "softplus", "silu", "gelu"]
@@ -71,6 +72,22 @@ def test_examples_around_vectors(sizes, m, dtype):
 def test_activations_and_costs(hidden, output, loss, dtype):
     net = fastrna.Network([6, 5, 3], hidden=[hidden], output=output, dtype=dtype, seed=2)
     agree(net, *problem(net, 41), loss=loss)
+
+
+@pytest.mark.parametrize("m", [7, 41, 300])
+@pytest.mark.parametrize("sizes", [[4, 10, 3], [2, 5]], ids=str)
+def test_classes_and_weights(sizes, m, dtype, rng):
+    net = fastrna.Network(sizes, hidden="tanh", output="softmax", dtype=dtype, seed=9)
+    X, _ = problem(net, m)
+    classes, w = rng.integers(sizes[-1], size=m), rng.uniform(0, 3, m)
+    wide = fastrna.Network(sizes, hidden="tanh", output="softmax", dtype="float64")
+    wide.parameters = net.parameters
+    tolerance = 10 * ELEMENTWISE[dtype]
+    for y in classes, np.eye(sizes[-1], dtype=dtype)[classes]:
+        cost, gradient = net.loss_and_gradient(X, y, sample_weight=w)
+        expected, g = reference.loss_and_gradient(wide, X.astype(float), y, sample_weight=w)
+        assert cost == pytest.approx(expected, rel=tolerance)
+        np.testing.assert_allclose(gradient, g, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -169,6 +169,34 @@ def test_wide_layers(dtype, rng, optimizer, m, batch_size, n_threads):
     assert_same_training(net, X, y, optimizer=optimizer, **options)
 
 
+# One example a lane, whatever the vectors; and as narrow, but for those of two and four numbers.
+NARROW = [[1, 1, 1, 2], [4, 5, 3], [7, 10, 3], [24, 8, 2]]
+
+
+@pytest.mark.parametrize("batch_size", [33, 64, 300, None])
+@pytest.mark.parametrize("sizes", NARROW, ids=str)
+@pytest.mark.parametrize(("loss", "output"), PAIRS, ids=str)
+def test_narrow_networks(dtype, rng, loss, output, sizes, batch_size):
+    """Batches and last batches of parts of a vector, of slices, and of several blocks."""
+    net = fastrna.Network(sizes, hidden="tanh", output=output, dtype=dtype, seed=1)
+    X, y = data(rng, output, 1090, sizes[0], sizes[-1], dtype)
+    optimizer = fastrna.SGD(1e-4 if output == "exp" else 1e-2, momentum=0.5)
+    options = {"loss": loss, "optimizer": optimizer, "batch_size": batch_size, "epochs": 2}
+    assert_same_training(net, X, y, seed=3, **options)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES, ids=str)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("sizes", NARROW, ids=str)
+def test_updates_of_narrow_networks(dtype, rng, sizes, optimizer, penalty):
+    X, y = data(rng, "softmax", 350, sizes[0], sizes[-1], dtype)
+    options = {"sample_weight": rng.uniform(0.2, 3, 350), "optimizer": optimizer, **penalty}
+    for batch_size, n_threads in (33, 1), (160, 1), (160, 2):
+        net = fastrna.Network(sizes, "tanh", output="softmax", dtype=dtype, seed=1)
+        options |= {"batch_size": batch_size, "epochs": 2, "seed": 3, "n_threads": n_threads}
+        assert_same_training(net, X, y, **options)
+
+
 def test_different_activations_in_every_layer(dtype, rng):
     hidden = ["relu", ("leaky_relu", 0.3), "gelu", ("elu", 0.5), "softplus", "identity", "silu"]
     net = fastrna.Network([4, *[6] * 7, 3], hidden=hidden, output="tanh", dtype=dtype, seed=1)
@@ -184,8 +212,10 @@ def test_in_the_order_given_without_shuffling(dtype, rng):
 
 def test_class_indices(dtype, rng):
     net = fastrna.Network([4, 9, 3], output="softmax", dtype=dtype, seed=1)
-    X, y = data(rng, "softmax", dtype=dtype)
-    assert_same_training(net, X, y.argmax(axis=1), **TEN_STEPS)
+    X, y = data(rng, "softmax", 90, dtype=dtype)
+    for batch_size in 5, 40:
+        options = {"batch_size": batch_size, "epochs": 2, "seed": 3}
+        assert_same_training(net, X, y.argmax(axis=1), **options)
 
 
 @pytest.mark.parametrize(("m", "batch_size"), [(40, 1), (40, 7), (1100, None)])

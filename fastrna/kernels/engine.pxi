@@ -10,7 +10,8 @@
 #   - by rows (`sliced_step`), where a mini-batch has many rows and the network few weights: the
 #     rows are cut in slices, by their number alone; each slice has a gradient of its own, summed
 #     where its rows are, and every thread adds all of them up and updates a replica of the weights.
-#     Of these two, whichever lets less cross between the cores. But
+#     Of these two, whichever lets less cross between the cores. A network so narrow that rows of
+#     units would leave lanes empty has one slice or more, an example a lane (turned.pxi). But
 #   - by tasks (`tasks_step`), in place of columns, where the arithmetic of a mini-batch takes far
 #     longer than meetings and crossings: phase by phase, each thread what is next (tasks.pxi).
 # Whichever way, each sum has one order, and the result is the same bit for bit for any number of
@@ -56,6 +57,7 @@ include "updates.pxi"
 include "products.pxi"
 include "random.pxi"
 include "data.pxi"
+include "turned.pxi"
 include "layers.pxi"
 include "tasks.pxi"
 include "sharing.pxi"
@@ -391,55 +393,98 @@ cdef class Engine(Workspace):
         if desk.ahead:
             self.data.gather(self.order, at + 1, 1, desk.following, self.net.input_stride)
 
+    cdef void slice_of_rows(self, Desk *desk, Py_ssize_t at, Py_ssize_t end, Py_ssize_t first,
+                            Py_ssize_t lo, Py_ssize_t room, double factor, const Update *u,
+                            Py_ssize_t slice, Py_ssize_t wanted_slice) noexcept nogil:
+        """The cost of the examples from place `at` to `end` of the order, in a mini-batch that
+        begins at `first`, and their gradient, as those of a slice; in `room` rows of the blocks,
+        from `lo` on. The gradient of the wanted slice, if any, is fetched meanwhile."""
+        cdef Net *net = &self.net
+        cdef Py_ssize_t c, n, l
+        cdef double *cost = &self.slice_costs[slice * 8]
+        cdef Parts chunks = parts_of(end - at, room)
+        cdef Layer *layer
+        cdef const Layer *last = &desk.layers[net.n_layers - 1]
+        cdef const long long *chunk
+        cdef Region wanted
+        cost[0] = 0
+        for c in range(chunks.number):
+            n = chunks.size + (c < chunks.larger)
+            chunk = self.order + at - lo
+            self.data.gather(chunk, lo, n, desk.input + lo * net.input_stride, net.input_stride)
+            gather_targets(self.data, desk, last, lo, lo + n, chunk)
+            self.book(desk, GATHER)
+            self.forward(desk, lo, lo + n, True, chunk, at - first - lo)
+            self.book(desk, FORWARD)
+            compare(net, desk, self.data.weights != NULL, lo, lo + n, factor)
+            cost[0] = add_costs(cost[0], desk, lo, lo + n)
+            self.book(desk, COST)
+            for l in range(net.n_layers - 1, -1, -1):
+                layer = &desk.layers[l]
+                gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), lo, n,
+                               desk.input if l == 0 else (layer - 1).h,
+                               net.input_stride if l == 0 else (layer - 1).stride,
+                               layer.gradient + slice * layer.size, c == 0, False, u, NULL)
+                self.book(desk, UPDATE)
+                if l > 0:
+                    wanted = nowhere()
+                    if wanted_slice >= 0 and c == chunks.number - 1:
+                        wanted.at = <const char *>(layer.gradient + wanted_slice * layer.size)
+                        wanted.bytes = layer.size * sizeof(real)
+                    backward(net, desk, l, desk.layers[l - 1].own, lo, lo + n, at - first - lo,
+                             wanted)
+                    self.book(desk, BACKWARD)
+            at += n
+
+    cdef void turned_slice(self, Desk *desk, Py_ssize_t at, Py_ssize_t end, double factor,
+                           Py_ssize_t slice) noexcept nogil:
+        """`slice_of_rows` with an example a lane."""
+        cdef Turned *turned = &desk.turned
+        cdef Parts blocks = parts_of(end - at, turned.rows)
+        cdef Py_ssize_t c, n, l
+        cdef double *cost = &self.slice_costs[slice * 8]
+        cost[0] = 0
+        for l in range(turned.n_layers):
+            turned.layers[l].weights = desk.layers[l].weights
+        for c in range(blocks.number):
+            n = blocks.size + (c < blocks.larger)
+            turn_examples(turned, self.data, self.order, at, n)
+            self.book(desk, GATHER)
+            forward_turned(turned, vectors_of(n))
+            self.book(desk, FORWARD)
+            cost[0] += compare_turned(turned, n, self.data.weights != NULL, factor)
+            self.book(desk, COST)
+            for l in range(turned.n_layers - 1, -1, -1):
+                add_gradient(turned, l, vectors_of(n), c > 0)
+                self.book(desk, UPDATE)
+                if l > 0:
+                    backward_turned(turned, l, vectors_of(n))
+                    self.book(desk, BACKWARD)
+            at += n
+        weave(turned, turned.gradient)
+        for l in range(turned.n_layers):
+            spread(turned, l, desk.layers[l].gradient + slice * desk.layers[l].size)
+
     cdef int sliced_step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
                          Py_ssize_t count, double weight, double factor,
                          const Update *u) noexcept nogil:
         """One mini-batch, each desk its slices of the rows and its replica of the weights."""
         cdef Net *net = &self.net
-        cdef Py_ssize_t slices = min(slices_of(count), self.net.slices), q, c, n, l, lo, at
-        cdef Py_ssize_t turn = desk.turn * self.net.slices, room = net.capacity // slices
+        cdef Py_ssize_t slices = min(slices_of(count), self.net.slices), q, l, lo, hi
+        cdef Py_ssize_t room = net.capacity // slices
+        cdef Py_ssize_t turn = desk.turn * self.net.slices
         cdef int decision
-        cdef Parts chunks
         cdef Layer *layer
-        cdef const Layer *last = &desk.layers[net.n_layers - 1]
-        cdef bint weighted = self.data.weights != NULL
         # The slice that the next thread computes meanwhile: its gradient is wanted soon.
         cdef Py_ssize_t others = slices * ((rank + 1) % team) // team - slices * rank // team
-        cdef Region wanted
         for q in range(slices * rank // team, slices * (rank + 1) // team):
-            at = first + count * q // slices
-            chunks = parts_of(first + count * (q + 1) // slices - at, room)
-            self.slice_costs[(turn + q) * 8] = 0
-            lo = q * room
-            for c in range(chunks.number):
-                n = chunks.size + (c < chunks.larger)
-                self.data.gather(self.order + at - lo, lo, n, desk.input + lo * net.input_stride,
-                                 net.input_stride)
-                gather_targets(self.data, desk, last, lo, lo + n, self.order + at - lo)
-                self.book(desk, GATHER)
-                self.forward(desk, lo, lo + n, True, self.order + at - lo, at - first - lo)
-                self.book(desk, FORWARD)
-                compare(net, desk, weighted, lo, lo + n, factor)
-                self.slice_costs[(turn + q) * 8] = add_costs(
-                    self.slice_costs[(turn + q) * 8], desk, lo, lo + n)
-                self.book(desk, COST)
-                for l in range(net.n_layers - 1, -1, -1):
-                    layer = &desk.layers[l]
-                    gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), lo, n,
-                                   desk.input if l == 0 else (layer - 1).h,
-                                   net.input_stride if l == 0 else (layer - 1).stride,
-                                   layer.gradient + (turn + q) * layer.size, c == 0, False, u, NULL)
-                    self.book(desk, UPDATE)
-                    if l > 0:
-                        wanted = nowhere()
-                        if team > 1 and c == chunks.number - 1:
-                            wanted.at = <const char *>(layer.gradient
-                                                       + (turn + others + q) * layer.size)
-                            wanted.bytes = layer.size * sizeof(real)
-                        backward(net, desk, l, desk.layers[l - 1].own, lo, lo + n, at - first - lo,
-                                 wanted)
-                        self.book(desk, BACKWARD)
-                at += n
+            lo = first + count * q // slices
+            hi = first + count * (q + 1) // slices
+            if net.turned:
+                self.turned_slice(desk, lo, hi, factor, turn + q)
+            else:
+                self.slice_of_rows(desk, lo, hi, first, q * room, room, factor, u, turn + q,
+                                   turn + q + others if team > 1 else -1)
         self.wait(desk, rank, team)
         decision = self.decided(desk, team)
         if decision != DONE:
@@ -452,7 +497,7 @@ cdef class Engine(Workspace):
         if rank == 0 or net.optimizer != NO_UPDATE:
             for l in range(net.n_layers):
                 layer = &desk.layers[l]
-                add_slices(desk, layer, layer.gradient + turn * layer.size, slices, u,
+                add_slices(net, desk, layer, layer.gradient + turn * layer.size, slices, u,
                            self.penalties_of(desk, l))
                 renew_transposed(net, layer, 0, layer.rows, 0, panels_of(layer.vectors))
         desk.turn ^= 1
@@ -734,7 +779,8 @@ cdef class Engine(Workspace):
         self.team = team
         self.seat(team)
         self.net.shared_input = shares_input(&self.net, team, data.plain)
-        self.net.transposing = self.input_gradient or batch_size > FEW_ROWS
+        self.net.transposing = not self.net.turned and (
+            self.input_gradient or batch_size > FEW_ROWS)
         self.flat = <real *>cnp.PyArray_DATA(parameters)
         self.epoch_costs = <double *>cnp.PyArray_DATA(costs)
         self.epoch_seconds = <double *>cnp.PyArray_DATA(seconds)

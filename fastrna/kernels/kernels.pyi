@@ -116,8 +116,6 @@ class Data:
     def is_sparse(self) -> bool: ...
     @property
     def plain(self) -> bool: ...  # whether X is read as it stands, unconverted
-    @property
-    def simple(self) -> bool: ...  # whether dense, with targets of numbers and no weights
 
 def plain_examples(X: Any, y: Any, n_x: int, n_y: int) -> Data | None: ...
 def most_narrow_rows(sizes: Sequence[int]) -> int: ...
@@ -129,13 +127,13 @@ class NarrowGradient:
     def __init__(
         self,
         sizes: Sequence[int],
-        activations: Sequence[tuple[str, float]],  # the last not softmax
+        activations: Sequence[tuple[str, float]],
         loss: tuple[str, float],
     ) -> None: ...
     def gradient(
         self,
         parameters: Array,  # (n_parameters,)
-        data: Data,  # simple
+        data: Data,  # dense
     ) -> tuple[float, Array]: ...  # cost, (n_parameters,)
 
 @final

@@ -83,6 +83,7 @@ cdef struct Net:
     unsigned int dropout_threshold
     unsigned long long dropout_seed
     bint sparse                # whether X is CSR
+    bint turned                # whether slices have an example a lane: turned.pxi
     bint transposing           # whether W^T is kept for the input gradient
     bint alone                 # whether every desk computes all outputs and costs, in a shared step
     bint shared_input          # whether the desks gather one input block together, in this call
@@ -105,6 +106,7 @@ cdef struct Desk:
     real *masses               # (capacity,) likewise
     double *weights            # (capacity,) of the examples
     real *penalties            # (2, sums, LANES) sums of the panels' penalties, in turn
+    Turned turned              # the blocks of a slice, where slices are turned
     real *scratch              # (MOST_PARTS, JOIN_ROWS, WIDEST vectors) shares of a tile's sums
     char apart[2 * CACHE_LINE]  # no line holds two desks
 
@@ -700,14 +702,14 @@ cdef void add_slight_slices(const Layer *layer, real *gradients, Py_ssize_t slic
                     penalties, i > 0, NULL, NULL)
 
 
-cdef void add_slices(const Desk *desk, const Layer *layer, real *gradients, Py_ssize_t slices,
-                     const Update *u, real *penalties) noexcept nogil:
+cdef void add_slices(const Net *net, const Desk *desk, const Layer *layer, real *gradients,
+                     Py_ssize_t slices, const Update *u, real *penalties) noexcept nogil:
     """The update of a replica by the sum of the slices' gradients, `layer.size` apart."""
     cdef Parts panels = panels_in(layer.vectors), blocks
     cdef Py_ssize_t p, nv, v = 0, q, j, at, width, i, k, n
     cdef real *first
     cdef real *total
-    if layer.slight:
+    if layer.slight and not net.turned:
         add_slight_slices(layer, gradients, slices, u, penalties)
         return
     for p in range(panels.number):

@@ -174,13 +174,23 @@ cdef inline void tiles_ahead(int mr, int nv, const int fetch, Ahead ahead, Py_ss
                          start, start_row, more, c, c_row)
 
 
-cdef void tiles_of(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth, const real *a,
-                   Py_ssize_t a_row, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
-                   const real *start, Py_ssize_t start_row, bint more, real *c,
-                   Py_ssize_t c_row) noexcept nogil:
+cdef void tiles_of(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth,
+                   const real *a,         # IN  (count mr, depth), rows a_row apart
+                   Py_ssize_t a_row, const real *b, Py_ssize_t b_depth, const real *start,
+                   Py_ssize_t start_row, bint more, real *c, Py_ssize_t c_row) noexcept nogil:
     """C = start + A B, or C + (start + A B)."""
-    tiles_ahead(mr, nv, TO_READ, ahead, count, depth, a, mr * a_row, a_row, a_depth, b, b_depth,
-                start, start_row, more, c, c_row)
+    tiles_ahead(mr, nv, TO_READ, ahead, count, depth, a, mr * a_row, a_row, 1, b, b_depth, start,
+                start_row, more, c, c_row)
+
+
+cdef void tiles_by_strides(int mr, int nv, Py_ssize_t count, Py_ssize_t depth,
+                           const real *a,         # IN  (count mr, depth), with these strides
+                           Py_ssize_t a_row, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
+                           const real *start, Py_ssize_t start_row, bint more, real *c,
+                           Py_ssize_t c_row) noexcept nogil:
+    """The same of any matrix."""
+    tiles_ahead(mr, nv, NOTHING, nothing_ahead(), count, depth, a, mr * a_row, a_row, a_depth, b,
+                b_depth, start, start_row, more, c, c_row)
 
 
 cdef void tiles_across(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth,
@@ -369,9 +379,15 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                 else:
                     start = panel + (b_rows - 1) * b_depth if biased else &ZEROS[0]
                     start_row = 0
-                tiles_of(<int>mr, <int>nv, ahead, count, deep, a + i * a_row + k * a_depth, a_row,
-                         a_depth, panel + (b_first + k) * b_depth, b_depth, start, start_row,
-                         more and k == 0, c + i * c_row + v * LANES, c_row)
+                if a_depth == 1:
+                    tiles_of(<int>mr, <int>nv, ahead, count, deep, a + i * a_row + k, a_row,
+                             panel + (b_first + k) * b_depth, b_depth, start, start_row,
+                             more and k == 0, c + i * c_row + v * LANES, c_row)
+                else:
+                    tiles_by_strides(<int>mr, <int>nv, count, deep, a + i * a_row + k * a_depth,
+                                     a_row, a_depth, panel + (b_first + k) * b_depth, b_depth,
+                                     start, start_row, more and k == 0, c + i * c_row + v * LANES,
+                                     c_row)
                 ahead.one += count * deep * ahead.step
                 i += count * mr
             v += nv
@@ -459,30 +475,36 @@ cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) n
     return found
 
 
-cdef inline void transpose_columns(const int most, const real *source, Py_ssize_t source_row,
-                                   Py_ssize_t columns, real *target,
-                                   Py_ssize_t target_row) noexcept nogil:
-    """`transpose_block` of no more than `most` columns: the compiler leaves out what only others
-    would need."""
-    cdef vec rows[LANES]
+cdef inline void transpose_and_store(const int most, vec *square, Py_ssize_t columns, real *target,
+                                     Py_ssize_t target_row) noexcept nogil:
     cdef int i
-    for i in range(LANES):
-        rows[i] = load(source + i * source_row)
-    transpose(rows)
+    transpose(square)
     for i in range(most):
         if i < columns:
-            store(target + i * target_row, rows[i])
+            store(target + i * target_row, square[i])
+
+
+cdef inline void store_transposed(vec *square,       # IN  (LANES,) the rows of a square
+                                  Py_ssize_t columns,
+                                  real *target,      # OUT (columns, LANES), rows target_row apart
+                                  Py_ssize_t target_row) noexcept nogil:
+    """By log2(LANES) rounds of weaving; the compiler leaves out what no stored column needs."""
+    if columns <= LANES // 8:
+        transpose_and_store(LANES // 8, square, columns, target, target_row)
+    elif columns <= LANES // 2:
+        transpose_and_store(LANES // 2, square, columns, target, target_row)
+    else:
+        transpose_and_store(LANES, square, columns, target, target_row)
 
 
 cdef inline void transpose_block(const real *source, Py_ssize_t source_row, Py_ssize_t columns,
                                  real *target, Py_ssize_t target_row) noexcept nogil:
-    """A square of LANES vectors, by log2(LANES) rounds of weaving; `columns` are stored."""
-    if columns <= LANES // 8:
-        transpose_columns(LANES // 8, source, source_row, columns, target, target_row)
-    elif columns <= LANES // 2:
-        transpose_columns(LANES // 2, source, source_row, columns, target, target_row)
-    else:
-        transpose_columns(LANES, source, source_row, columns, target, target_row)
+    """A square of LANES vectors, rows source_row apart."""
+    cdef vec square[LANES]
+    cdef int i
+    for i in range(LANES):
+        square[i] = load(source + i * source_row)
+    store_transposed(square, columns, target, target_row)
 
 
 cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vector,

@@ -2,9 +2,9 @@
 #
 # Design: the way (engine.pxi tells the three) is chosen once for a workspace, by the sizes of the
 # network and the rows of its largest mini-batch, never by the number of threads: sums are cut by
-# it, and results must not depend on who computes them. The number of threads is chosen for each
-# call, by what its operations, its meetings and the numbers that cross from core to core are
-# expected to cost.
+# it, and results must not depend on who computes them. So is whether slices are turned. The number
+# of threads is chosen for each call, by what its operations, its meetings and the numbers that
+# cross from core to core are expected to cost.
 # Rejected: trying both and keeping the faster (a call may be one epoch of ten microseconds),
 # halves of units for the widest networks (they wait for the slower core: tasks.pxi).
 
@@ -16,6 +16,7 @@ cdef enum:
     SLICE_ROWS = 64     # rows of a mini-batch that have a gradient of their own, at least, where
     MOST_SLICES = 8     # it is sliced, and
     SLICED_WEIGHTS = 1 << 17  # weights whose gradients, twice as many, take some megabytes
+    TURNED_WORK = 20000  # multiplications a product of a turned slice, at least
     MANY_INPUTS = 8192  # inputs of a chunk that cost more to gather for all of a team than to share
     # In tasks from so many multiplications of a chunk on for a product of each layer: a
     # millisecond of the whole step on one thread.
@@ -41,6 +42,25 @@ cdef inline Py_ssize_t slices_of(Py_ssize_t count) noexcept nogil:
     return min(max(count // SLICE_ROWS, 2 if count >= SLICE_ROWS else 1), MOST_SLICES)
 
 
+cdef bint is_turned(const Net *net, const Layer *layers, Py_ssize_t rows) noexcept nogil:
+    """Whether mini-batches of so many rows have an example a lane (turned.pxi): where rows of units
+    would take longer, by the lanes that they fill and by tiles of one vector, which take as long
+    as those of a vector and a third. An input that is turned takes as long as a weight and a half.
+    """
+    cdef Py_ssize_t l
+    cdef double across = 1.5 * net.n_x, along = 0
+    if (net.sparse or net.dropout > 0 or net.optimizer == NO_UPDATE or rows < 2 * LANES
+            or net.n_parameters > NARROW_WEIGHTS):
+        return False
+    for l in range(net.n_layers):
+        if panels_of(layers[l].vectors) > 1:
+            return False
+        across += layers[l].rows * layers[l].n_out
+        along += layers[l].rows * LANES * (layers[l].vectors if layers[l].vectors > 1
+                                           else 4 / 3.0)
+    return across < 0.71 * along
+
+
 cdef Py_ssize_t most_parts(const Net *net, const Layer *layers) noexcept nogil:
     """The parts of the hidden layer that has most, 1 without one."""
     cdef Py_ssize_t l, most = 1
@@ -58,6 +78,8 @@ cdef int preferred_sharing(const Net *net, const Layer *layers, Py_ssize_t rows)
     cdef const Layer *layer
     if net.sparse:
         return BY_UNITS
+    if net.turned:
+        return BY_SLICES
     for l in range(net.n_layers):
         layer = &layers[l]
         if not by_units:

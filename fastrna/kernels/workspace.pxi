@@ -95,6 +95,7 @@ cdef class Workspace:
             layer.parts = parts_of_units(layer.n_out) if l < net.n_layers - 1 else 1
             offset += layer.rows * layer.n_out
         net.n_parameters = offset
+        net.turned = is_turned(net, self.layers, rows)
         net.sharing = preferred_sharing(net, self.layers, rows)
         for l in range(net.n_layers):
             layer = &self.layers[l]
@@ -107,6 +108,8 @@ cdef class Workspace:
         net.slices = 1
         if net.sharing == BY_SLICES:
             net.slices = slices_of(rows)
+            if net.turned:
+                net.slices = min(net.slices, max(1, rows * net.n_parameters // TURNED_WORK))
             capacity += net.slices  # slices may differ by a row
         net.capacity = capacity
         net.few_inputs = net.sharing == BY_UNITS and capacity * net.n_x < MANY_INPUTS
@@ -193,6 +196,8 @@ cdef class Workspace:
             desk.costs, desk.totals = self.desks[0].costs, self.desks[0].totals
             desk.masses, desk.weights = self.desks[0].masses, self.desks[0].weights
             desk.penalties = self.desks[0].penalties
+            if net.turned:
+                self.turn_desk(desk)
             if rank == 0 or net.sharing == BY_SLICES:
                 desk.penalties = self.block(2 * self.n_penalties * LANES)
             if not net.sparse and (rank == 0 or net.few_inputs
@@ -242,6 +247,23 @@ cdef class Workspace:
                 layer.sums = self.block(turns * team * net.capacity * layer.stride)
                 for rank in range(1, team):
                     self.desks[rank].layers[l].sums = layer.sums
+        return 0
+
+    cdef int turn_desk(self, Desk *desk) except -1:
+        """The blocks of turned slices."""
+        cdef Turned *turned = &desk.turned
+        cdef TurnedLayer *layers = <TurnedLayer *>self.block(
+            self.net.n_layers * sizeof(TurnedLayer) // sizeof(real))
+        cdef Py_ssize_t l
+        for l in range(self.net.n_layers):
+            layers[l].n_in, layers[l].n_out = self.layers[l].n_in, self.layers[l].n_out
+            layers[l].activation = self.layers[l].activation
+            layers[l].parameter = self.layers[l].parameter
+        describe(turned, layers, self.net.n_layers, self.net.capacity // self.net.slices)
+        turned.loss, turned.loss_parameter = self.net.loss, self.net.loss_parameter
+        for l in range(self.net.n_layers):  # packed in one panel
+            layers[l].row = self.layers[l].vectors * LANES
+        lay_out(turned, self.block(numbers_of(turned)))
         return 0
 
     # -- parameters in and out ------------------------------------------------------------------

@@ -1,0 +1,370 @@
+# Cost and gradient of networks a few units wide, with one example a lane.
+#
+# Design: where a layer is narrower than a vector, rows of units leave most lanes empty. Here blocks
+# are turned: A^T (n, examples), a row a unit, and every lane works whatever the widths. The
+# products are the same `product`, with W broadcast from where it lies, row by row (nothing is
+# packed for it, and nothing transposed but X and y):
+#     Z_l^T = [W_l; b_l]^T [A_{l-1}^T; 1],   dA_{l-1}^T = W_l dZ_l^T
+# The weight gradient alone sums across lanes: dW_l = A_{l-1}^T dZ_l are dot products of rows, a
+# tile of them at a time, a vector of sums for each weight in the order of the flat parameters;
+# after the last block these are woven into numbers. Costs go by `loss_of`, as in costs.pxi, and
+# softmax needs no sum across lanes.
+# narrow.pxi computes gradients for Python this way, and the engine the slices of a mini-batch,
+# where that is quicker (`is_turned` in sharing.pxi): 4-10-3 with batches of 32 takes 1.1 us a step
+# for 1.5. Not for CSR, nor with dropout, whose masks are drawn by rows of units.
+
+cdef enum:
+    TURNED_ROWS = 256      # examples in a block, at most; its A and dZ stay in L1 and L2
+    NARROW_WEIGHTS = 2048  # of a network whose every dot product is worth its sum across lanes
+
+
+cdef struct TurnedLayer:
+    Py_ssize_t n_in, n_out
+    Py_ssize_t offset      # of the layer in the flat parameters
+    int activation
+    real parameter
+    const real *weights    # (n_in + 1, n_out) W and the bias, rows `row` apart
+    Py_ssize_t row
+    real *z                # (n_out, stride) Z^T; a itself where g' needs no z
+    real *a                # (n_out + 1, stride) A^T, the last row ones
+    real *d                # (n_out, stride) dJ/dZ^T
+
+
+cdef struct Turned:
+    # One thread's blocks, a row a unit and the examples along it.
+    Py_ssize_t n_layers, n_x, n_y, n_parameters
+    Py_ssize_t rows        # examples in a block
+    Py_ssize_t stride      # of a row of the blocks
+    Py_ssize_t spare_row   # numbers between rows of the spare square
+    int loss
+    real loss_parameter
+    TurnedLayer *layers
+    real *input            # (n_x + 1, stride) X^T, the last row ones
+    real *target           # (n_y, stride) y^T
+    real *weights          # (stride,) of the examples
+    real *spare            # (LANES, 2, spare_row) rows of X and y that are not read where they lie
+    real *zeros            # (spare_row,) a row that is none
+    real *sums             # (n_parameters, LANES) the gradient before its lanes are added up
+    real *gradient         # (n_parameters,) and after
+
+
+cdef void describe(Turned *turned, TurnedLayer *layers, Py_ssize_t n_layers,
+                   Py_ssize_t rows) noexcept nogil:
+    """What follows from the layers' sizes, for blocks of up to so many examples."""
+    cdef Py_ssize_t l
+    turned.layers, turned.n_layers = layers, n_layers
+    turned.n_x, turned.n_y = layers[0].n_in, layers[n_layers - 1].n_out
+    turned.rows = min(rows, TURNED_ROWS)
+    # Not a power of two apart.
+    turned.stride = vectors_of(turned.rows) * LANES + CACHE_LINE // sizeof(real)
+    turned.spare_row = vectors_of(max(turned.n_x + 1, turned.n_y)) * LANES
+    turned.n_parameters = 0
+    for l in range(n_layers):
+        layers[l].offset = turned.n_parameters
+        layers[l].row = layers[l].n_out
+        turned.n_parameters += (layers[l].n_in + 1) * layers[l].n_out
+
+
+cdef Py_ssize_t numbers_of(const Turned *turned) noexcept nogil:
+    """Numbers in all blocks."""
+    cdef Py_ssize_t l, rows = turned.n_x + 1 + turned.n_y + 1
+    for l in range(turned.n_layers):
+        rows += 3 * turned.layers[l].n_out + 1
+    return (rows * turned.stride + (2 * LANES + 1) * turned.spare_row
+            + (LANES + 1) * vectors_of(turned.n_parameters) * LANES + turned.spare_row)
+
+
+cdef real *rows_of_ones(Py_ssize_t count, Py_ssize_t stride, real *at) noexcept nogil:
+    """A block of `count` rows of which the last is ones."""
+    cdef Py_ssize_t j
+    for j in range(stride):
+        at[(count - 1) * stride + j] = 1
+    return at
+
+
+cdef void lay_out(Turned *turned, real *at) noexcept nogil:
+    """The blocks, one after the other, in zeros for so many numbers as they have."""
+    cdef Py_ssize_t l, stride = turned.stride
+    cdef TurnedLayer *layer
+    turned.input = rows_of_ones(turned.n_x + 1, stride, at)
+    at += (turned.n_x + 1) * stride
+    for l in range(turned.n_layers):
+        layer = &turned.layers[l]
+        layer.a = layer.z = rows_of_ones(layer.n_out + 1, stride, at)
+        at += (layer.n_out + 1) * stride
+        if l == turned.n_layers - 1 or needs_preactivation(layer.activation, layer.parameter):
+            layer.z = at
+            at += layer.n_out * stride
+        layer.d = at
+        at += layer.n_out * stride
+    turned.target = at
+    turned.weights = turned.target + turned.n_y * stride
+    turned.spare = turned.weights + stride
+    turned.zeros = turned.spare + 2 * LANES * turned.spare_row
+    turned.sums = turned.zeros + turned.spare_row
+    turned.gradient = turned.sums + vectors_of(turned.n_parameters) * LANES * LANES
+
+
+# -- examples -------------------------------------------------------------------------------------
+
+cdef inline void turn(const real **rows,     # IN  (LANES, width)
+                      Py_ssize_t width,
+                      real *across,          # OUT (width, LANES), rows `stride` apart
+                      Py_ssize_t stride) noexcept nogil:
+    cdef vec square[LANES]
+    cdef Py_ssize_t j
+    cdef int i
+    for j from 0 <= j < width by LANES:
+        for i in range(LANES):
+            square[i] = load(rows[i] + j)
+        store_transposed(square, min(LANES, width - j), across + j * stride, stride)
+
+
+cdef inline void turn_matrix(const real *rows, Py_ssize_t row, Py_ssize_t width, real *across,
+                             Py_ssize_t stride) noexcept nogil:
+    """`turn`, of rows that are `row` apart."""
+    cdef Py_ssize_t j
+    for j from 0 <= j < width by LANES:
+        transpose_block(rows + j, row, min(LANES, width - j), across + j * stride, stride)
+
+
+cdef void turn_examples(const Turned *turned, Data data, const long long *order,
+                        Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """X^T and y^T of `count` examples from place `first` of the order (or of the data where that is
+    NULL), and their weights; zeros for the rest of a vector of them: what an output makes of old
+    numbers might be infinite, and infinity times a slope of 0 is not 0."""
+    cdef Py_ssize_t s, n, k, x_row = data.row_bytes // <Py_ssize_t>sizeof(real)
+    cdef Py_ssize_t whole = min(data.whole_x, data.whole_y) - LANES if order == NULL else -1
+    cdef int i
+    cdef real *spare
+    cdef const real *x[LANES]
+    cdef const real *y[LANES]
+    for s from 0 <= s < count by LANES:
+        n = min(LANES, count - s)
+        if n == LANES and first + s <= whole:
+            turn_matrix(<const real *>data.x + (first + s) * x_row, x_row, turned.n_x,
+                        turned.input + s, turned.stride)
+            turn_matrix(data.y + (first + s) * turned.n_y, turned.n_y, turned.n_y,
+                        turned.target + s, turned.stride)
+            continue
+        for i in range(LANES):
+            x[i] = y[i] = turned.zeros
+            if i < n:
+                k = order[first + s + i] if order != NULL else first + s + i
+                spare = turned.spare + 2 * i * turned.spare_row
+                x[i] = data.inputs_of(k, spare)
+                y[i] = data.targets_of(k, spare + turned.spare_row)
+        turn(x, turned.n_x, turned.input + s, turned.stride)
+        turn(y, turned.n_y, turned.target + s, turned.stride)
+    if data.weights != NULL:
+        for s in range(count):
+            turned.weights[s] = <real>data.weights[order[first + s] if order != NULL else first + s]
+
+
+# -- forward and cost -----------------------------------------------------------------------------
+
+cdef void forward_turned(const Turned *turned, Py_ssize_t vectors) noexcept nogil:
+    """Z_l and A_l of all layers; softmax is left to `compare_turned`."""
+    cdef Py_ssize_t l
+    cdef const TurnedLayer *layer
+    cdef const real *a = turned.input
+    for l in range(turned.n_layers):
+        layer = &turned.layers[l]
+        product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1, layer.weights, 1,
+                layer.row, a, turned.stride, layer.n_in + 1, 0, False, False, layer.z,
+                turned.stride, nowhere())
+        if layer.activation != SOFTMAX:
+            activate(layer.activation, layer.parameter, layer.n_out, vectors, turned.stride,
+                     layer.z, layer.a)
+        a = layer.a
+
+
+cdef vec compare_softmax(int loss, Py_ssize_t width, Py_ssize_t stride,
+                         const real *z,    # IN  (width, LANES) pre-activations, rows a stride apart
+                         const real *y,    # IN  (width, LANES) targets, likewise
+                         real *a,          # OUT (width, LANES) softmax(z), likewise
+                         real *d           # OUT (width, LANES) dJ/dz, likewise
+                         ) noexcept nogil:
+    """The costs of an example a lane: the formulas of costs.pxi."""
+    cdef vec top = load(z), total = splat(0), linear = total, mass = total, inner = total, r, e
+    cdef Py_ssize_t k
+    for k in range(1, width):
+        top = larger(load(z + k * stride), top)
+    for k in range(width):
+        r = load(z + k * stride) - top
+        linear = linear - load(y + k * stride) * r
+        mass = mass + load(y + k * stride)
+        e = exp_of_negative(r)
+        total = total + e
+        store(a + k * stride, e)
+    r = 1 / total
+    for k in range(width):
+        store(a + k * stride, load(a + k * stride) * r)
+    if loss == LOG_LOSS:
+        for k in range(width):
+            store(d + k * stride, load(a + k * stride) * mass - load(y + k * stride))
+        return linear + mass * log_of(total)
+    total = splat(0)
+    for k in range(width):
+        r = load(a + k * stride) - load(y + k * stride)
+        total = total + r * r * <real>0.5
+        inner = inner + r * load(a + k * stride)
+        store(d + k * stride, r)
+    for k in range(width):
+        store(d + k * stride, load(a + k * stride) * (load(d + k * stride) - inner))
+    return total
+
+
+cdef vec compare_units(const Turned *turned, const TurnedLayer *last,
+                       Py_ssize_t s) noexcept nogil:
+    """The costs of LANES examples from s, whose outputs are apart, and dZ^T."""
+    cdef vec z, a, slope, total = splat(0)
+    cdef Py_ssize_t o, at
+    cdef bint matched = is_matched(turned.loss, last.activation)
+    for o in range(last.n_out):
+        at = o * turned.stride + s
+        z = load(last.z + at)
+        a = load(last.a + at)
+        total = total + loss_of_kind(turned.loss, turned.loss_parameter, last.activation, z, a,
+                                     load(turned.target + at), &slope)
+        if not matched:
+            slope = slope * g_prime(last.activation, last.parameter, z, a)
+        store(last.d + at, slope)
+    return total
+
+
+cdef double compare_turned(const Turned *turned, Py_ssize_t rows, bint weighted,
+                           double factor) noexcept nogil:
+    """The sum of the weighted costs of a block; dZ^T of the output times weight * factor, 0 past
+    the last row."""
+    cdef const TurnedLayer *last = &turned.layers[turned.n_layers - 1]
+    cdef Py_ssize_t s, o, at
+    cdef vec c, total = splat(0), weight = splat(1), scale = splat(<real>factor)
+    for s from 0 <= s < rows by LANES:
+        if last.activation == SOFTMAX:
+            c = compare_softmax(turned.loss, last.n_out, turned.stride, last.z + s,
+                                turned.target + s, last.a + s, last.d + s)
+        else:
+            c = compare_units(turned, last, s)
+        if weighted:
+            weight = load(turned.weights + s)
+            scale = weight * <real>factor
+        total = total + within(c * weight, rows, s, 0)
+        for o in range(last.n_out):
+            at = o * turned.stride + s
+            store(last.d + at, within(load(last.d + at) * scale, rows, s, 0))
+    return sum_of(total)
+
+
+# -- backward and weight gradient -----------------------------------------------------------------
+
+cdef void backward_turned(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors) noexcept nogil:
+    """dZ_{l-1}^T = (W_l dZ_l^T) g'(Z_{l-1}^T)."""
+    cdef const TurnedLayer *layer = &turned.layers[l]
+    cdef const TurnedLayer *below = &turned.layers[l - 1]
+    product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out, layer.weights, layer.row, 1,
+            layer.d, turned.stride, layer.n_out, 0, False, False, below.d, turned.stride,
+            nowhere())
+    differentiate(below.activation, below.parameter, layer.n_in, vectors, turned.stride, below.z,
+                  below.a, below.d)
+
+
+cdef inline void dots(const int mr, const int nr, Py_ssize_t vectors,
+                      const real *a,     # IN  (mr, vectors), rows `stride` apart
+                      const real *d,     # IN  (nr, vectors), likewise
+                      Py_ssize_t stride,
+                      bint more,         # whether sums are added to
+                      real *sums,        # OUT (mr, nr vectors) a_i d_j in LANES parts
+                      Py_ssize_t sums_row) noexcept nogil:
+    cdef vec total[MR][NV]
+    cdef vec x
+    cdef vec y[NV]
+    cdef Py_ssize_t k, once
+    cdef int i, j
+    for once in range(1):  # a loop around the others keeps `total` in registers: see `tiles`
+        for i in range(mr):
+            for j in range(nr):
+                total[i][j] = load(sums + i * sums_row + j * LANES) if more else splat(0)
+        for k in range(vectors):
+            for j in range(nr):
+                y[j] = load(d + j * stride + k * LANES)
+            for i in range(mr):
+                x = load(a + i * stride + k * LANES)
+                for j in range(nr):
+                    total[i][j] = total[i][j] + x * y[j]
+        for i in range(mr):
+            for j in range(nr):
+                store(sums + i * sums_row + j * LANES, total[i][j])
+
+
+cdef inline void dots_of_columns(const int mr, Py_ssize_t nr, Py_ssize_t vectors, const real *a,
+                                 const real *d, Py_ssize_t stride, bint more, real *sums,
+                                 Py_ssize_t sums_row) noexcept nogil:
+    if NV >= 4 and nr == 4:
+        dots(mr, 4, vectors, a, d, stride, more, sums, sums_row)
+    elif NV >= 3 and nr == 3:
+        dots(mr, 3, vectors, a, d, stride, more, sums, sums_row)
+    elif nr == 2:
+        dots(mr, 2, vectors, a, d, stride, more, sums, sums_row)
+    else:
+        dots(mr, 1, vectors, a, d, stride, more, sums, sums_row)
+
+
+cdef void dots_of(Py_ssize_t mr, Py_ssize_t nr, Py_ssize_t vectors, const real *a, const real *d,
+                  Py_ssize_t stride, bint more, real *sums, Py_ssize_t sums_row) noexcept nogil:
+    """`dots` with its sizes known at run time."""
+    if MR >= 6 and mr == 6:
+        dots_of_columns(6, nr, vectors, a, d, stride, more, sums, sums_row)
+    elif MR >= 5 and mr == 5:
+        dots_of_columns(5, nr, vectors, a, d, stride, more, sums, sums_row)
+    elif mr == 4:
+        dots_of_columns(4, nr, vectors, a, d, stride, more, sums, sums_row)
+    elif mr == 3:
+        dots_of_columns(3, nr, vectors, a, d, stride, more, sums, sums_row)
+    elif mr == 2:
+        dots_of_columns(2, nr, vectors, a, d, stride, more, sums, sums_row)
+    else:
+        dots_of_columns(1, nr, vectors, a, d, stride, more, sums, sums_row)
+
+
+cdef void add_gradient(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors,
+                       bint more) noexcept nogil:
+    """dW_l and db_l of a block, in LANES parts: dot products of rows of A^T and dZ^T."""
+    cdef const TurnedLayer *layer = &turned.layers[l]
+    cdef const real *a = turned.layers[l - 1].a if l > 0 else turned.input
+    cdef Parts tiles = parts_of(layer.n_in + 1, MR), columns = parts_of(layer.n_out, NV)
+    cdef Py_ssize_t t, c, mr, nr, j
+    cdef real *sums = turned.sums + layer.offset * LANES
+    for t in range(tiles.number):
+        mr = tiles.size + (t < tiles.larger)
+        j = 0
+        for c in range(columns.number):
+            nr = columns.size + (c < columns.larger)
+            dots_of(mr, nr, vectors, a, layer.d + j * turned.stride, turned.stride, more,
+                    sums + j * LANES, layer.n_out * LANES)
+            j += nr
+        a += mr * turned.stride
+        sums += mr * layer.n_out * LANES
+
+
+cdef void weave(const Turned *turned, real *gradient) noexcept nogil:
+    """The gradient (n_parameters,) from its sums in LANES parts."""
+    cdef vec sums[LANES]
+    cdef Py_ssize_t k
+    cdef int i
+    for k from 0 <= k < turned.n_parameters by LANES:
+        for i in range(LANES):
+            sums[i] = load(turned.sums + (k + i) * LANES)
+        store_first(gradient + k, sums_of(sums), turned.n_parameters - k)
+
+
+cdef void spread(const Turned *turned, Py_ssize_t l, real *gradient) noexcept nogil:
+    """One layer of the woven gradient into rows of whole vectors, zeros past n_out."""
+    cdef const TurnedLayer *layer = &turned.layers[l]
+    cdef const real *flat = turned.gradient + layer.offset
+    cdef Py_ssize_t i, j, width = vectors_of(layer.n_out) * LANES
+    for i in range(layer.n_in + 1):
+        for j from 0 <= j < width by LANES:
+            store(gradient + j, within(load(flat + j), layer.n_out, j, 0))
+        flat += layer.n_out
+        gradient += width
