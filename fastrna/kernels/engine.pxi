@@ -17,9 +17,9 @@
 # Whichever way, each sum has one order, and the result is the same bit for bit for any number of
 # threads. What one thread reads and another writes again in the next mini-batch exists twice, in
 # turn, so that a step has as few meetings as it has exchanges. A team that other programs keep
-# waiting disbands between two mini-batches, and the first thread goes on alone. A batch larger than
-# `capacity` passes in chunks whose gradients add up before the update, which bounds the workspace
-# and keeps a chunk's activations in cache.
+# waiting disbands between two mini-batches, and the first thread goes on alone (disbanding.pxi). A
+# batch larger than `capacity` passes in chunks whose gradients add up before the update, which
+# bounds the workspace and keeps a chunk's activations in cache.
 # A mini-batch of one needs no gradient at all: dW = a^T dz is formed as it is applied, and the
 # first layer's pass over its weights, which lie beyond L1, computes the next example's product as
 # well: in the order of `tiles`, so to the same bits.
@@ -61,6 +61,7 @@ include "turned.pxi"
 include "layers.pxi"
 include "tasks.pxi"
 include "sharing.pxi"
+include "disbanding.pxi"
 include "workspace.pxi"
 
 cnp.import_array()
@@ -71,21 +72,8 @@ cdef extern from "math.h" nogil:
 cdef extern from *:
     """
     #define NEVER (~0ULL)
-    /* A team whose first thread loses this long, and this part of the time, works on processors
-     * that others want as well: one thread is better off. It loses what it yields, what it is
-     * kept from its processor, and what OpenMP makes it wait at the end. The first time only so
-     * long, as a single hiccup can take half of that: each team that disbands halves it, down to
-     * an eighth, and doubles the time until the next one. All is counted anew with each call, and
-     * after the epoch of a long one in which a good while has passed. */
-    #define PATIENCE 1e-2
-    #define WAITED_PART 0.5
-    #define WINDOW 5e-2
-    #define ALONE 1e-2           /* seconds, the first time */
-    enum { MOST_DOUBLINGS = 7 }; /* 1.3 s: about 0.1 % of the time is lost in trying again */
     """
     const unsigned long long NEVER
-    const double PATIENCE, WAITED_PART, WINDOW, ALONE
-    enum: MOST_DOUBLINGS
 
 
 cdef enum:
@@ -131,9 +119,6 @@ cdef class Engine(Workspace):
     cdef bint regrouping        # whether the epochs that are left are another team's
     cdef unsigned long long stop_at     # the step that is not to be taken
     cdef unsigned long long disband_at  # the step from which on the first thread works alone
-    cdef int disbandings        # in a row
-    cdef double alone_until     # on the clock of `seconds_now`, as
-    cdef double left            # when the first thread had done its work
     cdef int ending
     cdef object error
 
@@ -164,7 +149,7 @@ cdef class Engine(Workspace):
         """The other half of `wait`, after `arrive`."""
         cdef double waited = await_team(self.places, <int>team, <int>rank)
         if rank == 0:
-            self.ledger.waited += waited
+            self.ledger.watch.waited += waited
             self.book(desk, WAIT)
 
     cdef void gather(self, Desk *desk, Py_ssize_t count, const long long *chunk) noexcept nogil:
@@ -526,28 +511,9 @@ cdef class Engine(Workspace):
         elif self.ledger.n_steps % self.signal_period == 0 and self.signalled():
             self.ending = INTERRUPT
             self.stop_at = desk.step + 1
-        elif (self.ledger.waited > 0 and self.disband_at == NEVER
-              and self.hindered(seconds_now(), self.ledger.waited)):
+        elif (self.ledger.watch.waited > 0 and self.disband_at == NEVER
+              and hindered(&self.ledger.watch, seconds_now(), self.ledger.watch.waited)):
             self.disband_at = desk.step + 1  # once and for all: others may read it much later
-
-    cdef void look_anew(self, double now) noexcept nogil:
-        """Begin to watch what a team loses."""
-        self.ledger.began, self.ledger.waited = now, 0
-        self.ledger.running = seconds_running()
-
-    cdef inline double idle(self, double now) noexcept nogil:
-        """Seconds since then in which others had this thread's processor."""
-        return now - self.ledger.began - (seconds_running() - self.ledger.running)
-
-    cdef inline bint hindered(self, double now, double lost) noexcept nogil:
-        """Whether so many seconds without work since then are too many for a team."""
-        return (lost > PATIENCE / (1 << min(self.disbandings, 3))
-                and lost > WAITED_PART * (now - self.ledger.began))
-
-    cdef void disband(self, double now) noexcept nogil:
-        """Alone from here on, for a while."""
-        self.alone_until = now + ALONE * (1 << min(self.disbandings, MOST_DOUBLINGS))
-        self.disbandings += 1
 
     cdef bint signalled(self) noexcept with gil:
         """Whether a signal's Python handler raised: Ctrl-C between two mini-batches."""
@@ -572,6 +538,7 @@ cdef class Engine(Workspace):
 
     cdef void end_epoch(self, const Desk *desk, Py_ssize_t team) noexcept nogil:
         cdef double now
+        cdef Watch *watch = &self.ledger.watch
         self.collect(team)
         self.add_penalties(desk)
         if self.ending == INTERRUPT:
@@ -590,13 +557,13 @@ cdef class Engine(Workspace):
         now = seconds_now()
         if team > 1:
             # A thread that others keep from its processor neither works nor waits.
-            if self.hindered(now, self.idle(now)):
-                self.disband(now)
+            if hindered(watch, now, idle(watch, now)):
+                disband(watch, now)
                 self.regrouping = True
-            elif now - self.ledger.began > WINDOW:
-                self.look_anew(now)
+            elif now - watch.began > WINDOW:
+                look_anew(watch, now)
         elif self.team > 1:
-            self.regrouping = 0 < self.alone_until <= now
+            self.regrouping = 0 < watch.alone_until <= now
         self.epoch_costs[self.epochs_done] = self.last_cost
         self.epoch_seconds[self.epochs_done] = now - self.clock
         self.epochs_done += 1
@@ -629,7 +596,7 @@ cdef class Engine(Workspace):
                 else:  # alone from here on, this step once more
                     self.collect(team)
                     team = 1
-                    self.disband(seconds_now())
+                    disband(&self.ledger.watch, seconds_now())
                     self.take_place(desk, 0, 1)
             self.wait(desk, rank, team)
             if rank == 0:
@@ -692,32 +659,31 @@ cdef class Engine(Workspace):
             self.evaluate_team(desk, rank, team)
         restore_subnormals(mode)
         if rank == 0:
-            self.left = seconds_now()
+            self.ledger.watch.left = seconds_now()
 
     cdef void run(self, bint training, Py_ssize_t team) noexcept nogil:
         """A call on a team; after one that disbanded, alone for a while, then together again."""
         cdef int before
         cdef double now
+        cdef Watch *watch = &self.ledger.watch
         while True:
             memset(self.places, 0, self.seats * sizeof(place))
-            before = self.disbandings
+            before = watch.disbandings
             self.disband_at = NEVER
             self.regrouping = False
             now = seconds_now()
-            if team == 1 or now < self.alone_until:
+            if team == 1 or now < watch.alone_until:
                 self.work(training, 0, 1)
             else:
-                self.look_anew(now)
+                look_anew(watch, now)
                 with parallel(num_threads=<int>team):
                     self.work(training, threadid(), team_size())
                 now = seconds_now()
-                # OpenMP waits here for those who are kept from their processors.
-                if self.disbandings == before and self.hindered(
-                        now, self.ledger.waited + self.idle(now) + now - self.left):
-                    self.disband(now)
-                elif self.disbandings == before:
-                    self.disbandings = 0
-                    self.alone_until = 0
+                if watch.disbandings == before and lost_much(watch, now):
+                    disband(watch, now)
+                elif watch.disbandings == before:
+                    watch.disbandings = 0
+                    watch.alone_until = 0
             if self.stopping or not training:
                 return
 
@@ -775,7 +741,7 @@ cdef class Engine(Workspace):
                               epochs * ((self.count + batch_size - 1) // batch_size), team,
                               data.plain)
         else:
-            self.alone_until = 0
+            self.ledger.watch.alone_until = 0
         self.team = team
         self.seat(team)
         self.net.shared_input = shares_input(&self.net, team, data.plain)

@@ -15,8 +15,7 @@ cdef enum:
 cdef struct Ledger:
     # What the first thread writes in every mini-batch; on lines that no other reads.
     double cost_sum, weight_sum, pending_weight
-    double began, waited       # since when a team is looked at, and seconds that it yielded
-    double running             # `seconds_running` then
+    Watch watch                # of what a team loses
     unsigned long long n_steps
 
 
