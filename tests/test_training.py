@@ -1,5 +1,6 @@
 """Training from outside: history, stopping, weights of examples, callbacks, interruption."""
 
+import faulthandler
 import os
 import signal
 import threading
@@ -294,16 +295,21 @@ def test_an_exception_in_a_callback_is_the_callers(problem):
 
 
 def interrupted(seconds, call):
-    """Make the call, and send this process SIGINT after so many seconds."""
+    """Make the call, and send this process SIGINT after so many seconds.
+
+    A call that does not heed it cannot be broken off: after a minute the whole run ends.
+    """
     # A process that was started in the background ignores it unless told otherwise.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
+    faulthandler.dump_traceback_later(60, exit=True)
     try:
         result = call()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         return result
     finally:
+        faulthandler.cancel_dump_traceback_later()
         timer.cancel()
         timer.join()
         signal.signal(signal.SIGINT, before)
