@@ -25,16 +25,17 @@ cdef enum:
 cdef extern from *:
     """
     /* What a call is expected to cost, to choose a team: seconds, as measured on two cores of a
-     * Xeon. */
+     * Xeon, those of units on an AMD Zen 3. */
     #define OPERATION_SECONDS (1e-11 * 16 / LANES)
+    #define UNIT_SECONDS (5e-10 * 16 / LANES)  /* of an example, beside the products */
     #define WEIGHT_SECONDS 3e-10   /* to update one */
     #define MEETING_SECONDS 5e-7
     #define CROSSING_SECONDS 5e-10  /* a number from core to core */
     #define REGION_SECONDS 2e-5    /* to wake a team */
     #define GAIN 1.25              /* worth the other processors */
     """
-    const double OPERATION_SECONDS, WEIGHT_SECONDS, MEETING_SECONDS, CROSSING_SECONDS
-    const double REGION_SECONDS, GAIN
+    const double OPERATION_SECONDS, UNIT_SECONDS, WEIGHT_SECONDS, MEETING_SECONDS
+    const double CROSSING_SECONDS, REGION_SECONDS, GAIN
 
 
 cdef inline Py_ssize_t slices_of(Py_ssize_t count) noexcept nogil:
@@ -131,10 +132,14 @@ cdef double largest_share(const Net *net, const Layer *layers, Py_ssize_t team) 
 cdef Py_ssize_t worthwhile(const Net *net, const Layer *layers, Py_ssize_t rows, Py_ssize_t steps,
                            Py_ssize_t most, bint plain) noexcept nogil:
     """The team that is expected to take so many steps soonest, of at most so many threads."""
-    cdef Py_ssize_t team, l, numbers = 0, meetings = 1, gathering, chosen = 1
+    cdef Py_ssize_t team, l, numbers = 0, meetings = 1, gathering, chosen = 1, units = 0
     cdef Py_ssize_t chunks = blocks_of(rows, net.capacity)
-    cdef double work = net.n_parameters * (6.0 * rows * OPERATION_SECONDS + WEIGHT_SECONDS)
-    cdef double alone = steps * work, best = alone, expected
+    cdef double work, alone, best, expected
+    for l in range(net.n_layers):
+        units += layers[l].n_out
+    work = (net.n_parameters * (6.0 * rows * OPERATION_SECONDS + WEIGHT_SECONDS)
+            + rows * units * UNIT_SECONDS)
+    alone = best = steps * work
     if net.sharing == BY_SLICES:
         numbers = net.slices * net.n_parameters
     else:
