@@ -39,7 +39,7 @@ static double seconds_running(void) {
  * its own, since a line that two threads write passes between their cores twice as often. All zero to
  * begin with. */
 typedef struct {
-    int arrivals;
+    unsigned arrivals;
     int turn;           /* which of `left` is of the phase that begins or is under way */
     uint64_t left[2];   /* number of the next task, and above it, shifted by 32, of the first that is
                          * no longer there; of the phase before, in turn, others may still read */
@@ -67,11 +67,11 @@ static void arrive(place *own) {
  * own barrier goes on spinning, so that with other busy processes each can cost a time slice.
  * Returns the seconds spent yielding: on an idle machine 0. */
 static double await_team(const place *team, int size, int rank) {
-    int arrivals = team[rank].arrivals;
+    unsigned arrivals = team[rank].arrivals;
     double since = 0;
     for (int other = 0; other < size; other++) {
         int spins = 0;
-        while (__atomic_load_n(&team[other].arrivals, __ATOMIC_ACQUIRE) - arrivals < 0) {
+        while ((int)(__atomic_load_n(&team[other].arrivals, __ATOMIC_ACQUIRE) - arrivals) < 0) {
             spins++;
             if (spins < QUICK_SPINS) continue;
             if (spins < SPINS) {
