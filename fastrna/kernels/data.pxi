@@ -159,6 +159,7 @@ cdef class Data:
                 self.total_weight += self.weights[i]
 
     cdef void find_whole_rows(self) noexcept nogil:
+        """How many rows of X and y may be read by whole vectors, once the rest is known."""
         self.whole_x = self.whole_y = 0
         if self.plain:
             self.whole_x = whole_rows(self.m, self.n_x,

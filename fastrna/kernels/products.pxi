@@ -477,6 +477,7 @@ cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) n
 
 cdef inline void transpose_and_store(const int most, vec *square, Py_ssize_t columns, real *target,
                                      Py_ssize_t target_row) noexcept nogil:
+    """`store_transposed` of at most `most` columns, known when it is compiled."""
     cdef int i
     transpose(square)
     for i in range(most):

@@ -111,6 +111,7 @@ cdef inline void turn(const real **rows,     # IN  (LANES, width)
                       Py_ssize_t width,
                       real *across,          # OUT (width, LANES), rows `stride` apart
                       Py_ssize_t stride) noexcept nogil:
+    """Rows, each wherever it lies, into columns of a block: a square of vectors at a time."""
     cdef vec square[LANES]
     cdef Py_ssize_t j
     cdef int i
@@ -276,6 +277,7 @@ cdef inline void dots(const int mr, const int nr, Py_ssize_t vectors,
                       bint more,         # whether sums are added to
                       real *sums,        # OUT (mr, nr vectors) a_i d_j in LANES parts
                       Py_ssize_t sums_row) noexcept nogil:
+    """Products of rows of A^T and of dZ^T, a tile of them, left in LANES parts each."""
     cdef vec total[MR][NV]
     cdef vec x
     cdef vec y[NV]
