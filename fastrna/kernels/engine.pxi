@@ -440,13 +440,12 @@ cdef class Engine(Workspace):
             cost[0] += compare_turned(turned, n, self.data.weights != NULL, factor)
             self.book(desk, COST)
             for l in range(turned.n_layers - 1, -1, -1):
-                add_gradient(turned, l, vectors_of(n), c > 0)
+                add_gradient(turned, l, vectors_of(n), c > 0, turned.gradient)
                 self.book(desk, UPDATE)
                 if l > 0:
                     backward_turned(turned, l, vectors_of(n))
                     self.book(desk, BACKWARD)
             at += n
-        weave(turned, turned.gradient)
         for l in range(turned.n_layers):
             spread(turned, l, desk.layers[l].gradient + slice * desk.layers[l].size)
 

@@ -54,11 +54,10 @@ cdef class NarrowGradient:
             cost += compare_turned(turned, rows, data.weights != NULL,
                                    1 / data.total_weight)
             for l in range(turned.n_layers - 1, -1, -1):
-                add_gradient(turned, l, vectors, first > 0)
+                add_gradient(turned, l, vectors, first > 0, gradient)
                 if l > 0:
                     backward_turned(turned, l, vectors)
             first += rows
-        weave(turned, gradient)
         return cost / data.total_weight
 
     def gradient(self, cnp.ndarray parameters not None, Data data not None):

@@ -143,7 +143,14 @@ SIMD void store(number *p, vec v) { *(vec_anywhere *)p = v; }
 SIMD vec load(const number *p) { return *p; }
 SIMD void store(number *p, vec v) { *p = v; }
 #endif
-/* The first n lanes, or all if n is larger. */
+/* The first n lanes, or all if n is larger; n > 0. */
+#if defined(__AVX512F__)
+#define FIRST(n) ((n) >= LANES ? -1 : (1 << (n)) - 1)
+SIMD void store_first(number *p, vec v, Py_ssize_t n) { INTRINSIC(mask_storeu)(p, FIRST(n), v); }
+SIMD vec load_first(const number *p, Py_ssize_t n) {
+    return (vec)INTRINSIC(maskz_loadu)(FIRST(n), p);
+}
+#else
 SIMD void store_first(number *p, vec v, Py_ssize_t n) {
     number lanes[LANES];
     if (n >= LANES) {
@@ -159,6 +166,7 @@ SIMD vec load_first(const number *p, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) lanes[i] = p[i];
     return load(lanes);
 }
+#endif
 
 /* The larger and the smaller of two; y if either is NaN. */
 #if defined(INTRINSIC)

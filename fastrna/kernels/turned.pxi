@@ -6,9 +6,9 @@
 # packed for it, and nothing transposed but X and y):
 #     Z_l^T = [W_l; b_l]^T [A_{l-1}^T; 1],   dA_{l-1}^T = W_l dZ_l^T
 # The weight gradient alone sums across lanes: dW_l = A_{l-1}^T dZ_l are dot products of rows, a
-# tile of them at a time, a vector of sums for each weight in the order of the flat parameters;
-# after the last block these are woven into numbers. Costs go by `loss_of`, as in costs.pxi, and
-# softmax needs no sum across lanes.
+# tile of them at a time, a vector of sums for each weight; a few rows of W at a time, before they
+# leave L1, these are woven into numbers in the order of the flat parameters. Costs go by `loss_of`,
+# as in costs.pxi, and softmax needs no sum across lanes.
 # narrow.pxi computes gradients for Python this way, and the engine the slices of a mini-batch,
 # where that is quicker (`is_turned` in sharing.pxi): 4-10-3 with batches of 32 takes 1.1 us a step
 # for 1.5. Not for CSR, nor with dropout, whose masks are drawn by rows of units.
@@ -16,6 +16,7 @@
 cdef enum:
     TURNED_ROWS = 256      # examples in a block, at most; its A and dZ stay in L1 and L2
     NARROW_WEIGHTS = 2048  # of a network whose every dot product is worth its sum across lanes
+    WOVEN_BYTES = 16384    # of sums that are woven at once, about: they stay in L1
 
 
 cdef struct TurnedLayer:
@@ -44,8 +45,14 @@ cdef struct Turned:
     real *weights          # (stride,) of the examples
     real *spare            # (LANES, 2, spare_row) rows of X and y that are not read where they lie
     real *zeros            # (spare_row,) a row that is none
-    real *sums             # (n_parameters, LANES) the gradient before its lanes are added up
-    real *gradient         # (n_parameters,) and after
+    Py_ssize_t most_sums   # dot products that are woven at once, at most
+    real *sums             # (most_sums, LANES) some of the gradient before its lanes are added up
+    real *gradient         # (n_parameters,) all of it after
+
+
+cdef inline Py_ssize_t woven_rows(const TurnedLayer *layer) noexcept nogil:
+    """Rows of W whose dot products are woven at once, whole tiles of them."""
+    return max(WOVEN_BYTES // (VECTOR_BYTES * layer.n_out) // MR, 1) * MR
 
 
 cdef void describe(Turned *turned, TurnedLayer *layers, Py_ssize_t n_layers,
@@ -58,11 +65,13 @@ cdef void describe(Turned *turned, TurnedLayer *layers, Py_ssize_t n_layers,
     # Not a power of two apart.
     turned.stride = vectors_of(turned.rows) * LANES + CACHE_LINE // sizeof(real)
     turned.spare_row = vectors_of(max(turned.n_x + 1, turned.n_y)) * LANES
-    turned.n_parameters = 0
+    turned.n_parameters = turned.most_sums = 0
     for l in range(n_layers):
         layers[l].offset = turned.n_parameters
         layers[l].row = layers[l].n_out
         turned.n_parameters += (layers[l].n_in + 1) * layers[l].n_out
+        turned.most_sums = max(turned.most_sums, woven_rows(&layers[l]) * layers[l].n_out)
+    turned.most_sums = vectors_of(turned.most_sums) * LANES
 
 
 cdef Py_ssize_t numbers_of(const Turned *turned) noexcept nogil:
@@ -71,7 +80,7 @@ cdef Py_ssize_t numbers_of(const Turned *turned) noexcept nogil:
     for l in range(turned.n_layers):
         rows += 3 * turned.layers[l].n_out + 1
     return (rows * turned.stride + (2 * LANES + 1) * turned.spare_row
-            + (LANES + 1) * vectors_of(turned.n_parameters) * LANES + turned.spare_row)
+            + turned.most_sums * LANES + turned.n_parameters + LANES + turned.spare_row)
 
 
 cdef real *rows_of_ones(Py_ssize_t count, Py_ssize_t stride, real *at) noexcept nogil:
@@ -102,7 +111,7 @@ cdef void lay_out(Turned *turned, real *at) noexcept nogil:
     turned.spare = turned.weights + stride
     turned.zeros = turned.spare + 2 * LANES * turned.spare_row
     turned.sums = turned.zeros + turned.spare_row
-    turned.gradient = turned.sums + vectors_of(turned.n_parameters) * LANES * LANES
+    turned.gradient = turned.sums + turned.most_sums * LANES
 
 
 # -- examples -------------------------------------------------------------------------------------
@@ -274,7 +283,6 @@ cdef inline void dots(const int mr, const int nr, Py_ssize_t vectors,
                       const real *a,     # IN  (mr, vectors), rows `stride` apart
                       const real *d,     # IN  (nr, vectors), likewise
                       Py_ssize_t stride,
-                      bint more,         # whether sums are added to
                       real *sums,        # OUT (mr, nr vectors) a_i d_j in LANES parts
                       Py_ssize_t sums_row) noexcept nogil:
     """Products of rows of A^T and of dZ^T, a tile of them, left in LANES parts each."""
@@ -286,7 +294,7 @@ cdef inline void dots(const int mr, const int nr, Py_ssize_t vectors,
     for once in range(1):  # a loop around the others keeps `total` in registers: see `tiles`
         for i in range(mr):
             for j in range(nr):
-                total[i][j] = load(sums + i * sums_row + j * LANES) if more else splat(0)
+                total[i][j] = splat(0)
         for k in range(vectors):
             for j in range(nr):
                 y[j] = load(d + j * stride + k * LANES)
@@ -300,64 +308,74 @@ cdef inline void dots(const int mr, const int nr, Py_ssize_t vectors,
 
 
 cdef inline void dots_of_columns(const int mr, Py_ssize_t nr, Py_ssize_t vectors, const real *a,
-                                 const real *d, Py_ssize_t stride, bint more, real *sums,
+                                 const real *d, Py_ssize_t stride, real *sums,
                                  Py_ssize_t sums_row) noexcept nogil:
     if NV >= 4 and nr == 4:
-        dots(mr, 4, vectors, a, d, stride, more, sums, sums_row)
+        dots(mr, 4, vectors, a, d, stride, sums, sums_row)
     elif NV >= 3 and nr == 3:
-        dots(mr, 3, vectors, a, d, stride, more, sums, sums_row)
+        dots(mr, 3, vectors, a, d, stride, sums, sums_row)
     elif nr == 2:
-        dots(mr, 2, vectors, a, d, stride, more, sums, sums_row)
+        dots(mr, 2, vectors, a, d, stride, sums, sums_row)
     else:
-        dots(mr, 1, vectors, a, d, stride, more, sums, sums_row)
+        dots(mr, 1, vectors, a, d, stride, sums, sums_row)
 
 
 cdef void dots_of(Py_ssize_t mr, Py_ssize_t nr, Py_ssize_t vectors, const real *a, const real *d,
-                  Py_ssize_t stride, bint more, real *sums, Py_ssize_t sums_row) noexcept nogil:
+                  Py_ssize_t stride, real *sums, Py_ssize_t sums_row) noexcept nogil:
     """`dots` with its sizes known at run time."""
     if MR >= 6 and mr == 6:
-        dots_of_columns(6, nr, vectors, a, d, stride, more, sums, sums_row)
+        dots_of_columns(6, nr, vectors, a, d, stride, sums, sums_row)
     elif MR >= 5 and mr == 5:
-        dots_of_columns(5, nr, vectors, a, d, stride, more, sums, sums_row)
+        dots_of_columns(5, nr, vectors, a, d, stride, sums, sums_row)
     elif mr == 4:
-        dots_of_columns(4, nr, vectors, a, d, stride, more, sums, sums_row)
+        dots_of_columns(4, nr, vectors, a, d, stride, sums, sums_row)
     elif mr == 3:
-        dots_of_columns(3, nr, vectors, a, d, stride, more, sums, sums_row)
+        dots_of_columns(3, nr, vectors, a, d, stride, sums, sums_row)
     elif mr == 2:
-        dots_of_columns(2, nr, vectors, a, d, stride, more, sums, sums_row)
+        dots_of_columns(2, nr, vectors, a, d, stride, sums, sums_row)
     else:
-        dots_of_columns(1, nr, vectors, a, d, stride, more, sums, sums_row)
+        dots_of_columns(1, nr, vectors, a, d, stride, sums, sums_row)
 
 
-cdef void add_gradient(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors,
-                       bint more) noexcept nogil:
-    """dW_l and db_l of a block, in LANES parts: dot products of rows of A^T and dZ^T."""
+cdef inline void weave(Py_ssize_t count, const real *sums, bint more,
+                       real *gradient) noexcept nogil:
+    """`count` numbers of the gradient from their sums in LANES parts; added to it if `more`."""
+    cdef vec square[LANES]
+    cdef vec woven
+    cdef Py_ssize_t k
+    cdef int i
+    for k from 0 <= k < count by LANES:
+        for i in range(LANES):
+            square[i] = load(sums + (k + i) * LANES)
+        woven = sums_of(square)
+        if more:
+            woven = woven + load_first(gradient + k, count - k)
+        store_first(gradient + k, woven, count - k)
+
+
+cdef void add_gradient(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors, bint more,
+                       real *gradient) noexcept nogil:
+    """dW_l and db_l of a block, into their places in the flat gradient or added to what is there:
+    dot products of rows of A^T and dZ^T."""
     cdef const TurnedLayer *layer = &turned.layers[l]
     cdef const real *a = turned.layers[l - 1].a if l > 0 else turned.input
     cdef Parts tiles = parts_of(layer.n_in + 1, MR), columns = parts_of(layer.n_out, NV)
-    cdef Py_ssize_t t, c, mr, nr, j
-    cdef real *sums = turned.sums + layer.offset * LANES
+    cdef Py_ssize_t t, c, mr, nr, j, rows = 0, most_rows = woven_rows(layer) - MR
+    gradient += layer.offset
     for t in range(tiles.number):
         mr = tiles.size + (t < tiles.larger)
         j = 0
         for c in range(columns.number):
             nr = columns.size + (c < columns.larger)
-            dots_of(mr, nr, vectors, a, layer.d + j * turned.stride, turned.stride, more,
-                    sums + j * LANES, layer.n_out * LANES)
+            dots_of(mr, nr, vectors, a, layer.d + j * turned.stride, turned.stride,
+                    turned.sums + (rows * layer.n_out + j) * LANES, layer.n_out * LANES)
             j += nr
         a += mr * turned.stride
-        sums += mr * layer.n_out * LANES
-
-
-cdef void weave(const Turned *turned, real *gradient) noexcept nogil:
-    """The gradient (n_parameters,) from its sums in LANES parts."""
-    cdef vec sums[LANES]
-    cdef Py_ssize_t k
-    cdef int i
-    for k from 0 <= k < turned.n_parameters by LANES:
-        for i in range(LANES):
-            sums[i] = load(turned.sums + (k + i) * LANES)
-        store_first(gradient + k, sums_of(sums), turned.n_parameters - k)
+        rows += mr
+        if rows > most_rows or t == tiles.number - 1:
+            weave(rows * layer.n_out, turned.sums, more, gradient)
+            gradient += rows * layer.n_out
+            rows = 0
 
 
 cdef void spread(const Turned *turned, Py_ssize_t l, real *gradient) noexcept nogil:

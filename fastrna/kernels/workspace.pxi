@@ -106,9 +106,7 @@ cdef class Workspace:
                 else self.layers[l - 1].parts if l > 0 else 1)
         net.slices = 1
         if net.sharing == BY_SLICES:
-            net.slices = slices_of(rows)
-            if net.turned:
-                net.slices = min(net.slices, max(1, rows * net.n_parameters // TURNED_WORK))
+            net.slices = turned_slices(net, rows) if net.turned else slices_of(rows)
             capacity += net.slices  # slices may differ by a row
         net.capacity = capacity
         net.few_inputs = net.sharing == BY_UNITS and capacity * net.n_x < MANY_INPUTS
