@@ -31,6 +31,28 @@ def test_widths_around_vectors(hidden, width, n_y, dtype):
     np.testing.assert_array_equal(net.predict_one(X[0]), net.predict(X)[0])
 
 
+@pytest.mark.parametrize("output", ["identity", "softmax"])
+@pytest.mark.parametrize(
+    "sizes", [(4, 10, 3), (24, 8, 2), (2, 4, 1), (9, 5, 4), (3, 6, 18), (5, 1, 2), (13, 37, 29, 5)]
+)
+def test_a_row_does_not_depend_on_its_company(sizes, output, dtype):
+    if output == "softmax" and sizes[-1] == 1:
+        pytest.skip("softmax of one output is always 1")
+    net = fastrna.Network(list(sizes), hidden="tanh", output=output, dtype=dtype, seed=3)
+    net.parameters = np.random.default_rng(1).normal(size=net.parameters.shape)
+    X = np.random.default_rng(0).normal(size=(300, sizes[0])).astype(dtype)
+    together = net.predict(X)
+    np.testing.assert_array_equal(together, [net.predict_one(x) for x in X])
+    for first, last in ((0, 1), (0, 33), (90, 120), (1, 300), (283, 300)):
+        np.testing.assert_array_equal(net.predict(X[first:last]), together[first:last])
+    np.testing.assert_array_equal(net.predict(X.astype("float64")), together)
+    np.testing.assert_array_equal(net.predict(X, n_threads=2), together)
+    whole = np.full((302, sizes[-1]), 7, dtype)
+    net.predict(X, out=whole[1:-1])
+    np.testing.assert_array_equal(whole[1:-1], together)
+    assert (whole[[0, -1]] == 7).all(), "wrote past its rows"
+
+
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("n_x", [1, 8, 17])
 @pytest.mark.parametrize("layout", ["contiguous", "columns of a wider array", "every other row"])

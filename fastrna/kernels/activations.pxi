@@ -262,6 +262,33 @@ cdef inline void softmax_of_few(const int width, Py_ssize_t rows, Py_ssize_t str
         store_columns(width, n, columns, a + i * stride, stride)
 
 
+cdef inline void softmax_across(const int width, Py_ssize_t vectors, Py_ssize_t stride,
+                                real *z     # IN OUT (width, vectors) a row a lane
+                                ) noexcept nogil:
+    """The same where they are turned over already: to the same bits."""
+    cdef vec columns[FEW_COLUMNS]
+    cdef Py_ssize_t v
+    cdef int k
+    for v in range(vectors):
+        for k in range(width):
+            columns[k] = load(z + k * stride + v * LANES)
+        below_largest(width, columns)
+        softmax_columns(width, columns)
+        for k in range(width):
+            store(z + k * stride + v * LANES, columns[k])
+
+
+cdef void softmax_turned(Py_ssize_t width, Py_ssize_t vectors, Py_ssize_t stride,
+                         real *z) noexcept nogil:
+    """`softmax_across` of a few columns, their number known at run time."""
+    if width == 2:
+        softmax_across(2, vectors, stride, z)
+    elif width == 3:
+        softmax_across(3, vectors, stride, z)
+    else:
+        softmax_across(4, vectors, stride, z)
+
+
 cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
                        const real *z,     # IN  (rows, stride) pre-activations, whole vectors
                        real *a,           # OUT (rows, stride) e^(z - max) / total; may be z

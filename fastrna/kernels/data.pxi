@@ -79,21 +79,28 @@ cdef inline Py_ssize_t whole_rows(Py_ssize_t m, Py_ssize_t width, Py_ssize_t row
     return max(m - (beyond + row - 1) // row, 0)
 
 
-cdef bint all_finite(Py_ssize_t count, const real *x) noexcept nogil:
-    """Whether no number is NaN or infinite: only those times 0 are not 0."""
-    cdef Py_ssize_t i = 0
+cdef inline vec times_zero(Py_ssize_t vectors, const real *x, Py_ssize_t step) noexcept nogil:
+    """The sum, times 0, of vectors that are `step` apart: 0 but for lanes with NaN or infinity."""
+    cdef Py_ssize_t i
     cdef vec zero = splat(0), one = zero, two = zero, three = zero, four = zero
-    while i + 4 * LANES <= count:  # four sums: a chain of one would wait for every addition
-        one = one + load(x + i) * zero
-        two = two + load(x + i + LANES) * zero
-        three = three + load(x + i + 2 * LANES) * zero
-        four = four + load(x + i + 3 * LANES) * zero
-        i += 4 * LANES
-    while i + LANES <= count:
-        one = one + load(x + i) * zero
-        i += LANES
-    one = one + load_first(x + i, count - i) * zero
-    return sum_of((one + two) + (three + four)) == 0
+    for i in range(vectors // 4):  # four sums: a chain of one would wait for every addition
+        one = one + load(x) * zero
+        two = two + load(x + step) * zero
+        three = three + load(x + 2 * step) * zero
+        four = four + load(x + 3 * step) * zero
+        x += 4 * step
+    for i in range(vectors % 4):
+        one = one + load(x + i * step) * zero
+    return (one + two) + (three + four)
+
+
+cdef bint all_finite(Py_ssize_t count, const real *x) noexcept nogil:
+    """Whether no number is NaN or infinite."""
+    cdef Py_ssize_t vectors = count // LANES
+    cdef vec total = times_zero(vectors, x, LANES)
+    if count > vectors * LANES:
+        total = total + load_first(x + vectors * LANES, count - vectors * LANES) * splat(0)
+    return sum_of(total) == 0
 
 
 @cython.final

@@ -852,7 +852,7 @@ cdef class Engine(Workspace):
                         backward(net, desk, l, desk.layers[l - 1].own, 0, n, 0, nowhere())
                     product(n, vectors_of(net.n_x), 0, panels_of(vectors_of(net.n_x)),
                             self.layers[0].n_out, self.layers[0].d, self.layers[0].stride, 1,
-                            self.layers[0].transposed, 0, self.layers[0].n_out, 0, False, False,
+                            self.layers[0].transposed, 0, self.layers[0].n_out, 0, FROM_ZERO, False,
                             desk.input, net.input_stride, nowhere())
                     for s in range(n):
                         memcpy(jacobian + ((at + s) * last.n_out + k) * net.n_x,

@@ -98,8 +98,8 @@ def layer_forward(A, W, b, activation="identity"):
     z = np.zeros((m, weights.shape[1]), DTYPE)
     vectors = weights.shape[1] // LANES
     product(m, vectors, 0, panels_of(vectors), n_in, numbers(inputs), inputs.shape[1], 1,
-            numbers(weights), weights.shape[1], n_in + 1, 0, True, False, numbers(z), z.shape[1],
-            nowhere())
+            numbers(weights), weights.shape[1], n_in + 1, 0, FROM_BIAS, False, numbers(z),
+            z.shape[1], nowhere())
     return globals()["activation"](activation, z[:, :n_out])
 
 
@@ -113,7 +113,7 @@ def weight_gradient(A, dZ):
     gradient = np.zeros((n_in + 1, slopes.shape[1]), DTYPE)
     vectors = slopes.shape[1] // LANES
     product(n_in + 1, vectors, 0, panels_of(vectors), m, numbers(inputs), 1,
-            inputs.shape[1], numbers(slopes), slopes.shape[1], m, 0, False, False,
+            inputs.shape[1], numbers(slopes), slopes.shape[1], m, 0, FROM_ZERO, False,
             numbers(gradient), gradient.shape[1], nowhere())
     return (np.ascontiguousarray(gradient[:n_in, :n_out]),
             np.ascontiguousarray(gradient[n_in, :n_out]))
@@ -138,7 +138,7 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
     transpose_rows(0, n_in, 0, vectors_of(n_out), n_in, n_out, n_in, numbers(packed),
                    numbers(across))
     product(m, in_vectors, 0, panels_of(in_vectors), n_out, numbers(slopes),
-            slopes.shape[1], 1, numbers(across), 0, n_out, 0, False, False, numbers(d),
+            slopes.shape[1], 1, numbers(across), 0, n_out, 0, FROM_ZERO, False, numbers(d),
             d.shape[1], nowhere())
     if Z is not None:
         name, parameter = named(activation, DEFAULT_PARAMETERS)

@@ -217,7 +217,7 @@ cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first,
             return
         product(rows, layer.vectors, first_panel, last_panel, part.last_unit - part.first_unit,
                 a + part.first_unit, below.stride, 1, layer.weights, 0, layer.rows,
-                part.first_unit, part.last, more,
+                part.first_unit, FROM_BIAS if part.last else FROM_ZERO, more,
                 c - vector_of_panel(layer.vectors, first_panel) * LANES, c_row, nowhere())
         return
     sum_of_parts(below, layer, first, middle, rows, first_panel, last_panel, a, False, c, c_row,
@@ -339,8 +339,8 @@ cdef void whole_product(const Net *net, const Desk *desk, Py_ssize_t l, Share ow
                     False, layer.z + lo * layer.stride, layer.stride)
         return
     product(hi - lo, layer.vectors, own.first_panel, own.last_panel, layer.n_in, a + lo * a_row,
-            a_row, 1, layer.weights, 0, layer.rows, 0, True, False, layer.z + lo * layer.stride,
-            layer.stride, wanted)
+            a_row, 1, layer.weights, 0, layer.rows, 0, FROM_BIAS, False,
+            layer.z + lo * layer.stride, layer.stride, wanted)
 
 
 cdef void first_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t hi,
@@ -389,7 +389,7 @@ cdef void times_transposed(const Net *net, const Layer *layer, Share own, Py_ssi
     """dZ W^T of one layer into the own columns of c (rows, n_in)."""
     if net.transposing:
         product(rows, vectors_of(layer.n_in), own.first_panel, own.last_panel, layer.n_out, d,
-                layer.stride, 1, layer.transposed, 0, layer.n_out, 0, False, False, c, c_row,
+                layer.stride, 1, layer.transposed, 0, layer.n_out, 0, FROM_ZERO, False, c, c_row,
                 wanted)
     else:
         dot_rows(rows, own.first_unit, own.last_unit, layer.vectors, layer.rows, d, layer.stride,

@@ -30,6 +30,10 @@ cdef enum Fetch:
     TO_WRITE_AND_READ  # A as well, for the tiles that follow
 
 
+cdef enum Start:  # of the sums of a product: 0, the last row of B, or what is in C
+    FROM_ZERO, FROM_BIAS, FROM_C
+
+
 cdef struct Ahead:
     # Memory that is wanted soon, asked for while tiles are computed, a little at each step of the
     # depth: a burst would fill the few places for lines under way and hold up the loads.
@@ -329,13 +333,13 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   Py_ssize_t b_row,      # else rows b_row apart, and all of its columns
                   Py_ssize_t b_rows,
                   Py_ssize_t b_first,    # the row of b that meets column 0 of a
-                  bint biased,           # whether the sums start from the last row of b, or from 0
+                  Start start_from,
                   bint more,             # whether c is added to
                   real *c,               # OUT (rows, vectors), those panels; rows c_row apart
                   Py_ssize_t c_row,
                   Region wanted          # what is fetched with the last panel
                   ) noexcept nogil:
-    """C = A B, or A B + bias, or C + that.
+    """C = A B, or that from a bias or from C on, or C + that.
 
     A matrix that does not stay in L2 is fetched there a panel ahead. One that is not packed has
     panels of the most vectors there are tiles for.
@@ -373,11 +377,11 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                 count = tiles.larger if t == 0 else tiles.number - tiles.larger
                 if count == 0:
                     continue
-                if k > 0:
+                if k > 0 or start_from == FROM_C:
                     start = c + i * c_row + v * LANES
                     start_row = c_row
                 else:
-                    start = panel + (b_rows - 1) * b_depth if biased else &ZEROS[0]
+                    start = panel + (b_rows - 1) * b_depth if start_from == FROM_BIAS else &ZEROS[0]
                     start_row = 0
                 if a_depth == 1:
                     tiles_of(<int>mr, <int>nv, ahead, count, deep, a + i * a_row + k, a_row,

@@ -9,9 +9,10 @@
 # tile of them at a time, a vector of sums for each weight; a few rows of W at a time, before they
 # leave L1, these are woven into numbers in the order of the flat parameters. Costs go by `loss_of`,
 # as in costs.pxi, and softmax needs no sum across lanes.
-# narrow.pxi computes gradients for Python this way, and the engine the slices of a mini-batch,
-# where that is quicker (`is_turned` in sharing.pxi): 4-10-3 with batches of 32 takes 1.1 us a step
-# for 1.5. Not for CSR, nor with dropout, whose masks are drawn by rows of units.
+# narrow.pxi computes gradients for Python this way, inference.pxi predictions of many rows, and the
+# engine the slices of a mini-batch, where that is quicker (`is_turned` in sharing.pxi): 4-10-3 with
+# batches of 32 takes 0.9 us a step for 1.5. Not for CSR, nor with dropout, whose masks are drawn by
+# rows of units.
 
 cdef enum:
     TURNED_ROWS = 256      # examples in a block, at most; its A and dZ stay in L1 and L2
@@ -36,18 +37,22 @@ cdef struct Turned:
     Py_ssize_t n_layers, n_x, n_y, n_parameters
     Py_ssize_t rows        # examples in a block
     Py_ssize_t stride      # of a row of the blocks
-    Py_ssize_t spare_row   # numbers between rows of the spare square
+    Py_ssize_t spares      # numbers of rows that are not read where they lie
     int loss
     real loss_parameter
     TurnedLayer *layers
     real *input            # (n_x + 1, stride) X^T, the last row ones
     real *target           # (n_y, stride) y^T
     real *weights          # (stride,) of the examples
-    real *spare            # (LANES, 2, spare_row) rows of X and y that are not read where they lie
-    real *zeros            # (spare_row,) a row that is none
+    real *spare            # (spares,) those rows
     Py_ssize_t most_sums   # dot products that are woven at once, at most
     real *sums             # (most_sums, LANES) some of the gradient before its lanes are added up
     real *gradient         # (n_parameters,) all of it after
+
+
+cdef inline Py_ssize_t spares_of(Py_ssize_t n_x, Py_ssize_t n_y) noexcept nogil:
+    """Numbers of rows that are not read where they lie, and of one of zeros."""
+    return (2 * LANES + 1) * vectors_of(max(n_x, n_y)) * LANES
 
 
 cdef inline Py_ssize_t woven_rows(const TurnedLayer *layer) noexcept nogil:
@@ -64,7 +69,7 @@ cdef void describe(Turned *turned, TurnedLayer *layers, Py_ssize_t n_layers,
     turned.rows = min(rows, TURNED_ROWS)
     # Not a power of two apart.
     turned.stride = vectors_of(turned.rows) * LANES + CACHE_LINE // sizeof(real)
-    turned.spare_row = vectors_of(max(turned.n_x + 1, turned.n_y)) * LANES
+    turned.spares = spares_of(turned.n_x, turned.n_y)
     turned.n_parameters = turned.most_sums = 0
     for l in range(n_layers):
         layers[l].offset = turned.n_parameters
@@ -79,8 +84,8 @@ cdef Py_ssize_t numbers_of(const Turned *turned) noexcept nogil:
     cdef Py_ssize_t l, rows = turned.n_x + 1 + turned.n_y + 1
     for l in range(turned.n_layers):
         rows += 3 * turned.layers[l].n_out + 1
-    return (rows * turned.stride + (2 * LANES + 1) * turned.spare_row
-            + turned.most_sums * LANES + turned.n_parameters + LANES + turned.spare_row)
+    return (rows * turned.stride + turned.spares + turned.most_sums * LANES
+            + turned.n_parameters + LANES)
 
 
 cdef real *rows_of_ones(Py_ssize_t count, Py_ssize_t stride, real *at) noexcept nogil:
@@ -109,8 +114,7 @@ cdef void lay_out(Turned *turned, real *at) noexcept nogil:
     turned.target = at
     turned.weights = turned.target + turned.n_y * stride
     turned.spare = turned.weights + stride
-    turned.zeros = turned.spare + 2 * LANES * turned.spare_row
-    turned.sums = turned.zeros + turned.spare_row
+    turned.sums = turned.spare + turned.spares
     turned.gradient = turned.sums + turned.most_sums * LANES
 
 
@@ -138,34 +142,56 @@ cdef inline void turn_matrix(const real *rows, Py_ssize_t row, Py_ssize_t width,
         transpose_block(rows + j, row, min(LANES, width - j), across + j * stride, stride)
 
 
-cdef void turn_examples(const Turned *turned, Data data, const long long *order,
-                        Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef inline void turn_data(const bint targets, Data data, const long long *order,
+                           Py_ssize_t first, Py_ssize_t count, real *spare,
+                           real *input,           # OUT (n_x, count), rows `stride` apart
+                           real *target,          # OUT (n_y, count) likewise, if they are wanted
+                           Py_ssize_t stride) noexcept nogil:
     """X^T and y^T of `count` examples from place `first` of the order (or of the data where that is
-    NULL), and their weights; zeros for the rest of a vector of them: what an output makes of old
-    numbers might be infinite, and infinity times a slope of 0 is not 0."""
+    NULL); zeros for the rest of a vector of them: what an output makes of old numbers might be
+    infinite, and infinity times a slope of 0 is not 0. `spare` has room for a row of zeros and for
+    those that are not read where they lie."""
     cdef Py_ssize_t s, n, k, x_row = data.row_bytes // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t whole = min(data.whole_x, data.whole_y) - LANES if order == NULL else -1
+    cdef Py_ssize_t width = vectors_of(max(data.n_x, data.n_y)) * LANES
+    cdef Py_ssize_t whole = -1
     cdef int i
-    cdef real *spare
     cdef const real *x[LANES]
     cdef const real *y[LANES]
+    if order == NULL:
+        whole = (min(data.whole_x, data.whole_y) if targets else data.whole_x) - LANES
+    for k from 0 <= k < width by LANES:
+        store(spare + k, splat(0))
     for s from 0 <= s < count by LANES:
         n = min(LANES, count - s)
         if n == LANES and first + s <= whole:
-            turn_matrix(<const real *>data.x + (first + s) * x_row, x_row, turned.n_x,
-                        turned.input + s, turned.stride)
-            turn_matrix(data.y + (first + s) * turned.n_y, turned.n_y, turned.n_y,
-                        turned.target + s, turned.stride)
+            turn_matrix(<const real *>data.x + (first + s) * x_row, x_row, data.n_x, input + s,
+                        stride)
+            if targets:
+                turn_matrix(data.y + (first + s) * data.n_y, data.n_y, data.n_y, target + s, stride)
             continue
         for i in range(LANES):
-            x[i] = y[i] = turned.zeros
+            x[i] = y[i] = spare
             if i < n:
                 k = order[first + s + i] if order != NULL else first + s + i
-                spare = turned.spare + 2 * i * turned.spare_row
-                x[i] = data.inputs_of(k, spare)
-                y[i] = data.targets_of(k, spare + turned.spare_row)
-        turn(x, turned.n_x, turned.input + s, turned.stride)
-        turn(y, turned.n_y, turned.target + s, turned.stride)
+                x[i] = data.inputs_of(k, spare + (2 * i + 1) * width)
+                if targets:
+                    y[i] = data.targets_of(k, spare + (2 * i + 2) * width)
+        turn(x, data.n_x, input + s, stride)
+        if targets:
+            turn(y, data.n_y, target + s, stride)
+
+
+cdef void turn_inputs(Data data, Py_ssize_t first, Py_ssize_t count, real *spare, real *input,
+                      Py_ssize_t stride) noexcept nogil:
+    turn_data(False, data, NULL, first, count, spare, input, NULL, stride)
+
+
+cdef void turn_examples(const Turned *turned, Data data, const long long *order,
+                        Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """X^T and y^T of `count` examples, and their weights."""
+    cdef Py_ssize_t s
+    turn_data(True, data, order, first, count, turned.spare, turned.input, turned.target,
+              turned.stride)
     if data.weights != NULL:
         for s in range(count):
             turned.weights[s] = <real>data.weights[order[first + s] if order != NULL else first + s]
@@ -181,7 +207,7 @@ cdef void forward_turned(const Turned *turned, Py_ssize_t vectors) noexcept nogi
     for l in range(turned.n_layers):
         layer = &turned.layers[l]
         product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1, layer.weights, 1,
-                layer.row, a, turned.stride, layer.n_in + 1, 0, False, False, layer.z,
+                layer.row, a, turned.stride, layer.n_in + 1, 0, FROM_ZERO, False, layer.z,
                 turned.stride, nowhere())
         if layer.activation != SOFTMAX:
             activate(layer.activation, layer.parameter, layer.n_out, vectors, turned.stride,
@@ -273,7 +299,7 @@ cdef void backward_turned(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors
     cdef const TurnedLayer *layer = &turned.layers[l]
     cdef const TurnedLayer *below = &turned.layers[l - 1]
     product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out, layer.weights, layer.row, 1,
-            layer.d, turned.stride, layer.n_out, 0, False, False, below.d, turned.stride,
+            layer.d, turned.stride, layer.n_out, 0, FROM_ZERO, False, below.d, turned.stride,
             nowhere())
     differentiate(below.activation, below.parameter, layer.n_in, vectors, turned.stride, below.z,
                   below.a, below.d)
