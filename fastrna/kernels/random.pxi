@@ -45,14 +45,22 @@ cdef inline void drop_row(Py_ssize_t first, Py_ssize_t width, unsigned int base,
         h[j] = a[j] * kept_factor if x >= threshold else <real>0
 
 
+cdef enum:
+    DRAWS = 64  # that are made before their exchanges
+
+
 cdef void shuffle(bitgen_t *generator, Py_ssize_t m, long long *order) noexcept nogil:
     """order = Generator.permutation(m), from the same draws (m below 2^32).
 
-    A draw above i is drawn again, as in NumPy's `random_interval`, but as an exchange of i with
-    itself that does not count: no branch can tell beforehand, and up to half of the draws are so.
+    A draw above the last place that is left is drawn again, as in NumPy's `random_interval`, but
+    without a branch, which could not be told beforehand, as up to half of the draws are so: the
+    next one is written over it. Exchanges wait for a number of draws: one after each, and in place
+    of those drawn again one of a place with itself, took 4.5 or 9.5 ns an example on a Xeon, by
+    where in memory the same code lay; so they take 5.6.
     """
-    cdef Py_ssize_t i, j
-    cdef unsigned int left = <unsigned int>max(m - 1, 0), mask = left, drawn, accepted
+    cdef unsigned int draws[DRAWS]
+    cdef Py_ssize_t i, n, k
+    cdef unsigned int left = <unsigned int>max(m - 1, 0), mask = left, accepted
     cdef long long kept
     for i in range(m):
         order[i] = i
@@ -61,12 +69,17 @@ cdef void shuffle(bitgen_t *generator, Py_ssize_t m, long long *order) noexcept 
     mask |= mask >> 4
     mask |= mask >> 8
     mask |= mask >> 16
+    i = left
     while left > 0:
-        drawn = generator.next_uint32(generator.state) & mask
-        accepted = drawn <= left
-        j = drawn if accepted else left
-        kept = order[left]
-        order[left] = order[j]
-        order[j] = kept
-        left -= accepted
-        mask >>= left <= mask >> 1
+        n = 0
+        while n < DRAWS and left > 0:
+            draws[n] = generator.next_uint32(generator.state) & mask
+            accepted = draws[n] <= left
+            n += accepted
+            left -= accepted
+            mask >>= left <= mask >> 1
+        for k in range(n):
+            kept = order[i]
+            order[i] = order[draws[k]]
+            order[draws[k]] = kept
+            i -= 1
