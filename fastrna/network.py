@@ -409,15 +409,8 @@ class Network:
 
     def _gradient(self, data, loss, l1=0.0, l2=0.0, n_threads=None):
         """Cost and gradient of checked examples, in a workspace kept for the next call."""
-        if data.m <= self._narrow_rows and not data.is_sparse and not l1 and not l2:
-            narrow = self._engines.pop(loss, None)
-            if narrow is None:
-                narrow = self._kernel.NarrowGradient(
-                    self.sizes, self._specifications, (loss[0], loss[1] or 0.0)
-                )
-            found = narrow.gradient(self._parameters, data)
-            self._engines[loss] = narrow
-            return found
+        if self._is_narrow(data) and not l1 and not l2:
+            return self._narrowly("gradient", data, loss)
         rows = min(1 << (data.m - 1).bit_length(), _MANY_ROWS)
         key = (loss, rows, data.is_sparse)
         # Taken out while in use, so that two threads never share one.
@@ -429,6 +422,21 @@ class Network:
         cost = engine.gradient(self._parameters, data, gradient, l1=l1, l2=l2, n_threads=team)
         self._engines[key] = engine
         return cost, gradient
+
+    def _is_narrow(self, data):
+        """Whether `_narrowly` is the quicker way for so many examples."""
+        return data.m <= self._narrow_rows and not data.is_sparse
+
+    def _narrowly(self, method, data, loss):
+        """Cost, or cost and gradient, of checked dense examples, by a narrow network's workspace."""
+        narrow = self._engines.pop(loss, None)  # while in use: two threads never share one
+        if narrow is None:
+            narrow = self._kernel.NarrowGradient(
+                self.sizes, self._specifications, (loss[0], loss[1] or 0.0)
+            )
+        found = getattr(narrow, method)(self._parameters, data)
+        self._engines[loss] = narrow
+        return found
 
     def _engine(self, optimizer, loss, rows, **options):
         return self._kernel.Engine(

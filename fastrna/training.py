@@ -378,6 +378,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         """
         self._check_data(data)
         net = self.network
+        if net._is_narrow(data):
+            return net._narrowly("evaluate", data, self.loss)
         rows = min(data.m, CHUNK_ROWS)
         # A workspace of its own: the trainer's is sized by the mini-batch.
         engine = net._engines.pop("evaluate", None)

@@ -1,4 +1,4 @@
-"""Network.loss_and_gradient against the reference: narrow networks, sizes around vector widths."""
+"""Cost and gradient against the reference: narrow networks, sizes around vector widths."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,6 +58,9 @@ def agree(net, X, y, loss="auto"):
     again = net.loss_and_gradient(X.astype(net.dtype), y.astype(net.dtype), loss=loss)
     assert again[0] == cost
     np.testing.assert_array_equal(again[1], gradient)
+    trainer = fastrna.Trainer(net, loss=loss)
+    evaluated = trainer.evaluate(trainer.prepare(X.astype(net.dtype), y.astype(net.dtype)))
+    assert evaluated == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.parametrize("m", COUNTS)

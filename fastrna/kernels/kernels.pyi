@@ -122,7 +122,7 @@ def most_narrow_rows(sizes: Sequence[int]) -> int: ...
 
 @final
 class NarrowGradient:
-    """The workspace of the gradient of networks a few units wide."""
+    """The workspace of cost and gradient of networks a few units wide."""
 
     def __init__(
         self,
@@ -135,6 +135,11 @@ class NarrowGradient:
         parameters: Array,  # (n_parameters,)
         data: Data,  # dense
     ) -> tuple[float, Array]: ...  # cost, (n_parameters,)
+    def evaluate(
+        self,
+        parameters: Array,  # (n_parameters,)
+        data: Data,  # dense
+    ) -> float: ...  # cost
 
 @final
 class Engine:
