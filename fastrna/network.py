@@ -428,7 +428,7 @@ class Network:
         return data.m <= self._narrow_rows and not data.is_sparse
 
     def _narrowly(self, method, data, loss):
-        """Cost, or cost and gradient, of checked dense examples, by a narrow network's workspace."""
+        """Cost, or cost and gradient, of checked dense examples, in a workspace for narrow nets."""
         narrow = self._engines.pop(loss, None)  # while in use: two threads never share one
         if narrow is None:
             narrow = self._kernel.NarrowGradient(
