@@ -102,9 +102,10 @@ cdef class Predictor:
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
             offset += layer.rows * layer.n_out
         self.softmax = self.layers[self.n_layers - 1].activation == SOFTMAX
-        self.turned = self.is_turned(offset)
+        # Softmax of one output, which is 1, is left to rows of units.
+        self.turned = self.is_narrow(offset) and not (self.softmax and self.n_y == 1)
 
-    cdef bint is_turned(self, Py_ssize_t n_parameters) noexcept nogil:
+    cdef bint is_narrow(self, Py_ssize_t n_parameters) noexcept nogil:
         """Whether many rows have an example a lane: where rows of units would take longer. A weight
         takes one across lanes and an input two; along, what the lanes that layers fill take, and
         the row's way in and out. Of 48 networks, in float32 with 4, 8, 16 lanes and in float64 with
@@ -261,6 +262,7 @@ cdef class Predictor:
         cdef const real *a
         cdef Region wanted = nowhere()
         cdef bint turned = self.turned and rows >= 2 * LANES and not data.is_sparse
+        cdef bint doubted = data.plain
         if data.is_sparse:
             for s in range(rows):
                 self.sparse_row(data, first + s, scratch + s * self.widest)
@@ -272,18 +274,17 @@ cdef class Predictor:
             wanted.bytes = min(rows, data.m - first - rows) * data.row_bytes
         elif not turned:
             data.gather(NULL, first, rows, input, stride)
-        if turned:
-            a = self.through_turned(data, first, rows, data.plain, scratch, other, input)
-        else:
-            a = self.through(rows, x, stride, packed, wanted, data.plain, scratch, other)
-        if a == NULL:
+        while True:
+            if turned:
+                a = self.through_turned(data, first, rows, doubted, scratch, other, input)
+            else:
+                a = self.through(rows, x, stride, packed, wanted, doubted, scratch, other)
+            if a != NULL:
+                break
             for s in range(rows):
                 if not all_finite(self.n_x, x + s * stride):
                     return False
-            if turned:
-                a = self.through_turned(data, first, rows, False, scratch, other, input)
-            else:
-                a = self.through(rows, x, stride, packed, nowhere(), False, scratch, other)
+            doubted = False  # the sums overflow, of numbers that are finite
         copy_rows(rows, self.n_y, a, 1 if turned and self.n_y == 1 else self.widest,
                   out + first * self.n_y)
         return True

@@ -144,7 +144,7 @@ SIMD vec load(const number *p) { return *p; }
 SIMD void store(number *p, vec v) { *p = v; }
 #endif
 /* The first n lanes, or all if n is larger; n > 0. */
-#if defined(__AVX512F__)
+#if defined(__GNUC__) && defined(__AVX512F__)
 #define FIRST(n) ((n) >= LANES ? -1 : (1 << (n)) - 1)
 SIMD void store_first(number *p, vec v, Py_ssize_t n) { INTRINSIC(mask_storeu)(p, FIRST(n), v); }
 SIMD vec load_first(const number *p, Py_ssize_t n) {
