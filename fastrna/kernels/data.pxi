@@ -255,35 +255,38 @@ cdef class Data:
         return spare
 
 
-cdef Data matrices(X, y, Py_ssize_t n_x, Py_ssize_t n_y):
-    """Data of X and y where both are C-ordered matrices of this module's type and of these widths,
-    as most are; else None. Whether they are finite is left to the caller."""
+cdef inline bint is_matrix(array, Py_ssize_t width):
+    """Whether it is a C-ordered matrix of this module's type and that width."""
     cdef int kind = cnp.NPY_FLOAT32 if sizeof(real) == 4 else cnp.NPY_FLOAT64
-    cdef Data data
-    for array in (X, y):
-        if not (cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(array) == kind
-                and cnp.PyArray_NDIM(array) == 2 and cnp.PyArray_ISCARRAY_RO(array)):
-            return None
-    data = Data.__new__(Data)
-    data.m, data.n_x, data.n_y = cnp.PyArray_DIM(X, 0), n_x, n_y
-    if not (data.m > 0 and cnp.PyArray_DIM(y, 0) == data.m and cnp.PyArray_DIM(X, 1) == n_x
-            and cnp.PyArray_DIM(y, 1) == n_y):
-        return None
-    data.owners = (X, y)
+    return (cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(array) == kind
+            and cnp.PyArray_NDIM(array) == 2 and cnp.PyArray_DIM(array, 1) == width
+            and cnp.PyArray_ISCARRAY_RO(array))
+
+
+cdef bint reads_matrices(Data data, X, y):
+    """Whether X and y, as most are, are matrices of the network's type and of the widths of `data`,
+    which then reads them where they lie. Whether they are finite is left to the caller, as is
+    keeping them alive."""
+    if not (is_matrix(X, data.n_x) and is_matrix(y, data.n_y)
+            and 0 < cnp.PyArray_DIM(X, 0) == cnp.PyArray_DIM(y, 0)):
+        return False
+    data.m = cnp.PyArray_DIM(X, 0)
     data.kind = FLOAT32 if sizeof(real) == 4 else FLOAT64
     data.x, data.y = <const char *>cnp.PyArray_DATA(X), <const real *>cnp.PyArray_DATA(y)
-    data.row_bytes, data.step = n_x * sizeof(real), 1
+    data.row_bytes, data.step = data.n_x * sizeof(real), 1
     data.plain = True
     data.find_whole_rows()
     data.total_weight = data.m
-    return data
+    return True
 
 
 def plain_examples(X, y, Py_ssize_t n_x, Py_ssize_t n_y):
-    """`matrices` that are finite; else None, for the caller to convert X and y or to say what is
-    wrong."""
-    cdef Data data = matrices(X, y, n_x, n_y)
-    if data is None or not (all_finite(data.m * n_x, <const real *>data.x)
-                            and all_finite(data.m * n_y, data.y)):
+    """Data of such matrices, if they are finite; else None, for the caller to convert X and y or to
+    say what is wrong."""
+    cdef Data data = Data.__new__(Data)
+    data.n_x, data.n_y = n_x, n_y
+    if not (reads_matrices(data, X, y) and all_finite(data.m * n_x, <const real *>data.x)
+            and all_finite(data.m * n_y, data.y)):
         return None
+    data.owners = (X, y)
     return data

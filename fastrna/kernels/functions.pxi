@@ -20,6 +20,8 @@ cdef extern from "simd.h" nogil:
     void store(real *p, vec v)
     vec load_first(const real *p, Py_ssize_t n)
     void store_first(real *p, vec v, Py_ssize_t n)
+    enum: BLOCK_LANES
+    vec load_blocks(const real *a, const real *b, const real *c, const real *d)
     vec where_greater(vec x, vec y, vec a, vec b)
     vec larger(vec x, vec y)
     vec smaller(vec x, vec y)
@@ -87,12 +89,12 @@ cdef inline vec clamp(vec x, real lowest, real highest) noexcept nogil:
     return smaller(splat(highest), larger(splat(lowest), x))
 
 
-cdef inline void weave_round(const int n, vec *rows) noexcept nogil:
-    """One round of transposing a square: vectors that are n apart."""
+cdef inline void weave_round(const int n, const int count, vec *rows) noexcept nogil:
+    """One round of transposing `count` vectors: those that are n apart."""
     cdef int i
     cdef vec x
-    for i in range(LANES):
-        if n < LANES and i & n == 0:
+    for i in range(count):
+        if n < count and i & n == 0:
             x = rows[i]
             rows[i] = weave_low(n, x, rows[i + n])
             rows[i + n] = weave_high(n, x, rows[i + n])
@@ -101,10 +103,16 @@ cdef inline void weave_round(const int n, vec *rows) noexcept nogil:
 cdef inline void transpose(vec *rows) noexcept nogil:
     """A square of LANES vectors in place."""
     # Not a loop: only with each n a constant does GCC keep the rows in registers.
-    weave_round(8, rows)
-    weave_round(4, rows)
-    weave_round(2, rows)
-    weave_round(1, rows)
+    weave_round(8, LANES, rows)
+    weave_round(4, LANES, rows)
+    weave_round(2, LANES, rows)
+    weave_round(1, LANES, rows)
+
+
+cdef inline void weave_blocks(vec *rows) noexcept nogil:
+    """The rest of it, where rows are BLOCK_LANES vectors of `load_blocks`."""
+    weave_round(2, BLOCK_LANES, rows)
+    weave_round(1, BLOCK_LANES, rows)
 
 
 cdef inline void load_columns(Py_ssize_t n, const real *rows, Py_ssize_t row,

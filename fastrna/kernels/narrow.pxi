@@ -18,6 +18,7 @@ cdef class NarrowGradient:
     cdef Turned turned
     cdef TurnedLayer *layers
     cdef object memory
+    cdef Data block  # what `gradient_of` reads, during a call
 
     def __cinit__(self, sizes, *args):
         self.layers = <TurnedLayer *>PyMem_RawCalloc(len(sizes) - 1, sizeof(TurnedLayer))
@@ -35,6 +36,8 @@ cdef class NarrowGradient:
             self.layers[l].parameter = activations[l][1]
         describe(&self.turned, self.layers, len(activations), TURNED_ROWS)
         self.turned.loss, self.turned.loss_parameter = LOSSES[loss[0]], loss[1]
+        self.block = Data.__new__(Data)
+        self.block.n_x, self.block.n_y = self.turned.n_x, self.turned.n_y
         self.memory = np.zeros(numbers_of(&self.turned) + CACHE_LINE // sizeof(real),
                                np.float32 if sizeof(real) == 4 else np.float64)
         lay_out(&self.turned, <real *>((<size_t>cnp.PyArray_DATA(self.memory) + CACHE_LINE - 1)
@@ -84,16 +87,15 @@ cdef class NarrowGradient:
         The interpreter is not let go: a block takes a few microseconds. X is not looked through:
         each of its numbers is a factor of the gradient, which would not be finite either.
         """
-        cdef Data data
+        cdef Data data = self.block
         cdef cnp.ndarray gradient
         cdef double cost
         cdef Py_ssize_t size = cnp.PyArray_DIM(parameters, 0)
         cdef const real *flat = <const real *>cnp.PyArray_DATA(parameters)
         if sample_weight is not None or not (is_zero(l2) and is_zero(l1)):
             return None
-        data = matrices(X, y, self.turned.n_x, self.turned.n_y)
-        if data is None or data.m > TURNED_ROWS or not (all_finite(size, flat) and all_finite(
-                data.m * data.n_y, data.y)):
+        if not (reads_matrices(data, X, y) and data.m <= TURNED_ROWS and all_finite(size, flat)
+                and all_finite(data.m * data.n_y, data.y)):
             return None
         gradient = like(parameters)
         cost = self.backpropagate(flat, data, <real *>cnp.PyArray_DATA(gradient))

@@ -479,37 +479,33 @@ cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) n
     return found
 
 
-cdef inline void transpose_and_store(const int most, vec *square, Py_ssize_t columns, real *target,
-                                     Py_ssize_t target_row) noexcept nogil:
-    """`store_transposed` of at most `most` columns, known when it is compiled."""
-    cdef int i
-    transpose(square)
-    for i in range(most):
-        if i < columns:
-            store(target + i * target_row, square[i])
-
-
-cdef inline void store_transposed(vec *square,       # IN  (LANES,) the rows of a square
+cdef inline void store_columns_of(vec *blocks,       # IN  (BLOCK_LANES,) of `load_blocks`
                                   Py_ssize_t columns,
                                   real *target,      # OUT (columns, LANES), rows target_row apart
                                   Py_ssize_t target_row) noexcept nogil:
-    """By log2(LANES) rounds of weaving; the compiler leaves out what no stored column needs."""
-    if columns <= LANES // 8:
-        transpose_and_store(LANES // 8, square, columns, target, target_row)
-    elif columns <= LANES // 2:
-        transpose_and_store(LANES // 2, square, columns, target, target_row)
-    else:
-        transpose_and_store(LANES, square, columns, target, target_row)
-
-
-cdef inline void transpose_block(const real *source, Py_ssize_t source_row, Py_ssize_t columns,
-                                 real *target, Py_ssize_t target_row) noexcept nogil:
-    """A square of LANES vectors, rows source_row apart."""
-    cdef vec square[LANES]
+    """The columns of rows of which a vector has every BLOCK_LANES-th; BLOCK_LANES at most."""
     cdef int i
-    for i in range(LANES):
-        square[i] = load(source + i * source_row)
-    store_transposed(square, columns, target, target_row)
+    weave_blocks(blocks)
+    for i in range(BLOCK_LANES):
+        if i < columns:
+            store(target + i * target_row, blocks[i])
+
+
+cdef inline void transpose_block(const real *source,   # IN  (LANES, columns), source_row apart
+                                 Py_ssize_t source_row, Py_ssize_t columns,
+                                 real *target,         # OUT (columns, LANES), target_row apart
+                                 Py_ssize_t target_row) noexcept nogil:
+    """By 16 bytes of columns, which come from their rows to their lanes by loads: the two rounds of
+    weaving that are left take a quarter of the shuffles."""
+    cdef vec blocks[BLOCK_LANES]
+    cdef Py_ssize_t j, apart = BLOCK_LANES * source_row
+    cdef int i
+    cdef const real *first
+    for j from 0 <= j < columns by BLOCK_LANES:
+        for i in range(BLOCK_LANES):
+            first = source + i * source_row + j
+            blocks[i] = load_blocks(first, first + apart, first + 2 * apart, first + 3 * apart)
+        store_columns_of(blocks, columns - j, target + j * target_row, target_row)
 
 
 cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vector,

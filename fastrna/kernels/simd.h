@@ -168,6 +168,34 @@ SIMD vec load_first(const number *p, Py_ssize_t n) {
 }
 #endif
 
+/* A vector of blocks of 16 bytes, each from a row of its own, of which a vector of 64 bytes takes four
+ * and one of 32 the first two: half of a transposition, by loads alone. */
+enum { BLOCK_LANES = VECTOR_BYTES < 16 ? 1 : 16 * 8 / FASTRNA_BITS };
+#if defined(INTRINSIC) && FASTRNA_BITS == 32
+#define LOAD_BLOCK(p) _mm_loadu_ps(p)
+#define INSERT_BLOCK _mm512_insertf32x4
+#define WHOLE(block) _mm512_castps128_ps512(block)
+#define HALF(block) _mm256_castps128_ps256(block)
+#elif defined(INTRINSIC)
+#define LOAD_BLOCK(p) _mm_loadu_pd(p)
+#define INSERT_BLOCK _mm512_insertf64x2
+#define WHOLE(block) _mm512_castpd128_pd512(block)
+#define HALF(block) _mm256_castpd128_pd256(block)
+#endif
+SIMD vec load_blocks(const number *a, const number *b, const number *c, const number *d) {
+#if defined(__GNUC__) && defined(__AVX512F__)
+    return (vec)INSERT_BLOCK(
+        INSERT_BLOCK(INSERT_BLOCK(WHOLE(LOAD_BLOCK(a)), LOAD_BLOCK(b), 1), LOAD_BLOCK(c), 2),
+        LOAD_BLOCK(d), 3);
+#elif defined(__GNUC__) && defined(__AVX2__)
+    (void)c, (void)d;
+    return (vec)INTRINSIC(insertf128)(HALF(LOAD_BLOCK(a)), LOAD_BLOCK(b), 1);
+#else
+    (void)b, (void)c, (void)d;
+    return load(a);
+#endif
+}
+
 /* The larger and the smaller of two; y if either is NaN. */
 #if defined(INTRINSIC)
 SIMD vec larger(vec x, vec y) { return (vec)INTRINSIC(max)(x, y); }

@@ -124,22 +124,16 @@ cdef inline void turn(const real **rows,     # IN  (LANES, width)
                       Py_ssize_t width,
                       real *across,          # OUT (width, LANES), rows `stride` apart
                       Py_ssize_t stride) noexcept nogil:
-    """Rows, each wherever it lies, into columns of a block: a square of vectors at a time."""
-    cdef vec square[LANES]
+    """`transpose_block` of rows, each wherever it lies."""
+    cdef vec blocks[BLOCK_LANES]
     cdef Py_ssize_t j
     cdef int i
-    for j from 0 <= j < width by LANES:
-        for i in range(LANES):
-            square[i] = load(rows[i] + j)
-        store_transposed(square, min(LANES, width - j), across + j * stride, stride)
-
-
-cdef inline void turn_matrix(const real *rows, Py_ssize_t row, Py_ssize_t width, real *across,
-                             Py_ssize_t stride) noexcept nogil:
-    """`turn`, of rows that are `row` apart."""
-    cdef Py_ssize_t j
-    for j from 0 <= j < width by LANES:
-        transpose_block(rows + j, row, min(LANES, width - j), across + j * stride, stride)
+    for j from 0 <= j < width by BLOCK_LANES:
+        for i in range(BLOCK_LANES):
+            blocks[i] = load_blocks(rows[i] + j, rows[(i + BLOCK_LANES) % LANES] + j,
+                                    rows[(i + 2 * BLOCK_LANES) % LANES] + j,
+                                    rows[(i + 3 * BLOCK_LANES) % LANES] + j)
+        store_columns_of(blocks, width - j, across + j * stride, stride)
 
 
 cdef inline void turn_data(const bint targets, Data data, const long long *order,
@@ -164,10 +158,11 @@ cdef inline void turn_data(const bint targets, Data data, const long long *order
     for s from 0 <= s < count by LANES:
         n = min(LANES, count - s)
         if n == LANES and first + s <= whole:
-            turn_matrix(<const real *>data.x + (first + s) * x_row, x_row, data.n_x, input + s,
-                        stride)
+            transpose_block(<const real *>data.x + (first + s) * x_row, x_row, data.n_x, input + s,
+                            stride)
             if targets:
-                turn_matrix(data.y + (first + s) * data.n_y, data.n_y, data.n_y, target + s, stride)
+                transpose_block(data.y + (first + s) * data.n_y, data.n_y, data.n_y, target + s,
+                                stride)
             continue
         for i in range(LANES):
             x[i] = y[i] = spare
