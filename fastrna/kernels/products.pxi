@@ -486,9 +486,13 @@ cdef inline void store_columns_of(vec *blocks,       # IN  (BLOCK_LANES,) of `lo
     """The columns of rows of which a vector has every BLOCK_LANES-th; BLOCK_LANES at most."""
     cdef int i
     weave_blocks(blocks)
-    for i in range(BLOCK_LANES):
-        if i < columns:
+    if columns >= BLOCK_LANES:
+        for i in range(BLOCK_LANES):
             store(target + i * target_row, blocks[i])
+    else:
+        for i in range(BLOCK_LANES - 1):  # a constant, which keeps them in registers
+            if i < columns:
+                store(target + i * target_row, blocks[i])
 
 
 cdef inline void transpose_block(const real *source,   # IN  (LANES, columns), source_row apart
