@@ -499,8 +499,8 @@ cdef inline void transpose_block(const real *source,   # IN  (LANES, columns), s
                                  Py_ssize_t source_row, Py_ssize_t columns,
                                  real *target,         # OUT (columns, LANES), target_row apart
                                  Py_ssize_t target_row) noexcept nogil:
-    """By 16 bytes of columns, which come from their rows to their lanes by loads: the rounds of weaving
-    within those are left, half of all with AVX-512."""
+    """By 16 bytes of columns, which come from their rows to their lanes by loads: the rounds of
+    weaving within those are left, half of all with AVX-512."""
     cdef vec blocks[BLOCK_LANES]
     cdef Py_ssize_t j, apart = BLOCK_LANES * source_row
     cdef int i
