@@ -185,6 +185,18 @@ def test_arguments_count_at_every_call(dtype):
         net.loss_and_gradient(X, y, l1=np.nan)
 
 
+def test_a_call_leaves_nothing_to_the_next(dtype):
+    net = fastrna.Network([24, 8, 2], hidden="tanh", dtype=dtype, seed=6)
+    for m in (200, 7, 256, 300, 1, 33):
+        X, y = problem(net, m)
+        with pytest.raises(ValueError, match="y has"):
+            net.loss_and_gradient(np.vstack([X, X]), y)
+        found = net.loss_and_gradient(X, y)
+        expected = net.copy().loss_and_gradient(X, y)
+        assert found[0] == expected[0]
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_threads_that_share_a_network(dtype):
     net = fastrna.Network([24, 8, 2], hidden="tanh", dtype=dtype, seed=8)
     problems = [problem(net, m, seed=m) for m in (40, 200, 256, 300)]

@@ -110,7 +110,7 @@ cdef inline void transpose(vec *rows) noexcept nogil:
 
 
 cdef inline void weave_blocks(vec *rows) noexcept nogil:
-    """The rest of it, where rows are BLOCK_LANES vectors of `load_blocks`."""
+    """The rounds of `transpose` that are left after `load_blocks`, of BLOCK_LANES vectors."""
     weave_round(2, BLOCK_LANES, rows)
     weave_round(1, BLOCK_LANES, rows)
 

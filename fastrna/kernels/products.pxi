@@ -479,11 +479,12 @@ cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) n
     return found
 
 
-cdef inline void store_columns_of(vec *blocks,       # IN  (BLOCK_LANES,) of `load_blocks`
-                                  Py_ssize_t columns,
-                                  real *target,      # OUT (columns, LANES), rows target_row apart
-                                  Py_ssize_t target_row) noexcept nogil:
-    """The columns of rows of which a vector has every BLOCK_LANES-th; BLOCK_LANES at most."""
+cdef inline void weave_and_store(vec *blocks,       # IN  (BLOCK_LANES,) vectors of `load_blocks`
+                                 Py_ssize_t columns,
+                                 real *target,      # OUT (columns, LANES), rows target_row apart
+                                 Py_ssize_t target_row) noexcept nogil:
+    """The columns of LANES rows, BLOCK_LANES of them at most; vector i has rows i,
+    i + BLOCK_LANES, ..., a block of each."""
     cdef int i
     weave_blocks(blocks)
     if columns >= BLOCK_LANES:
@@ -499,8 +500,8 @@ cdef inline void transpose_block(const real *source,   # IN  (LANES, columns), s
                                  Py_ssize_t source_row, Py_ssize_t columns,
                                  real *target,         # OUT (columns, LANES), target_row apart
                                  Py_ssize_t target_row) noexcept nogil:
-    """By 16 bytes of columns, which come from their rows to their lanes by loads: the rounds of
-    weaving within those are left, half of all with AVX-512."""
+    """The columns of LANES rows, by 16 bytes of them. These come to their lanes by loads; the
+    rounds of weaving within them are left, half of all with AVX-512."""
     cdef vec blocks[BLOCK_LANES]
     cdef Py_ssize_t j, apart = BLOCK_LANES * source_row
     cdef int i
@@ -509,7 +510,7 @@ cdef inline void transpose_block(const real *source,   # IN  (LANES, columns), s
         for i in range(BLOCK_LANES):
             first = source + i * source_row + j
             blocks[i] = load_blocks(first, first + apart, first + 2 * apart, first + 3 * apart)
-        store_columns_of(blocks, columns - j, target + j * target_row, target_row)
+        weave_and_store(blocks, columns - j, target + j * target_row, target_row)
 
 
 cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vector,

@@ -133,7 +133,7 @@ cdef inline void turn(const real **rows,     # IN  (LANES, width)
             blocks[i] = load_blocks(rows[i] + j, rows[(i + BLOCK_LANES) % LANES] + j,
                                     rows[(i + 2 * BLOCK_LANES) % LANES] + j,
                                     rows[(i + 3 * BLOCK_LANES) % LANES] + j)
-        store_columns_of(blocks, width - j, across + j * stride, stride)
+        weave_and_store(blocks, width - j, across + j * stride, stride)
 
 
 cdef inline void turn_data(const bint targets, Data data, const long long *order,
