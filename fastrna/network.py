@@ -409,12 +409,14 @@ class Network:
 
     def _gradient(self, data, loss, l1=0.0, l2=0.0, n_threads=None):
         """Cost and gradient of checked examples, in a workspace kept for the next call."""
-        if self._is_narrow(data) and not l1 and not l2:
-            return self._narrowly("gradient", data, loss)
+        narrow = None if l1 or l2 else self._take_narrow(data, loss)
+        if narrow is not None:
+            found = narrow.gradient(self._parameters, data)
+            self._engines[loss] = narrow
+            return found
         rows = min(1 << (data.m - 1).bit_length(), _MANY_ROWS)
         key = (loss, rows, data.is_sparse)
-        # Taken out while in use, so that two threads never share one.
-        engine = self._engines.pop(key, None)
+        engine = self._engines.pop(key, None)  # while in use, so that two threads never share one
         if engine is None:
             engine = self._engine("none", loss, rows, sparse=data.is_sparse)
         gradient = np.empty(self.n_parameters, self.dtype)
@@ -423,20 +425,30 @@ class Network:
         self._engines[key] = engine
         return cost, gradient
 
-    def _is_narrow(self, data):
-        """Whether `_narrowly` is the quicker way for so many examples."""
-        return data.m <= self._narrow_rows and not data.is_sparse
+    def _evaluate(self, data, loss, n_threads):
+        """Cost of checked examples, likewise."""
+        narrow = self._take_narrow(data, loss)
+        if narrow is not None:
+            cost = narrow.evaluate(self._parameters, data)
+            self._engines[loss] = narrow
+            return cost
+        rows = min(data.m, CHUNK_ROWS)
+        key = (loss, rows, data.is_sparse)
+        kept_key, engine = self._engines.pop("evaluate", (None, None))
+        if kept_key != key:
+            engine = self._engine("sgd", loss, rows, sparse=data.is_sparse)
+        team = kernels.threads_for(n_threads, self._operations() * rows)
+        cost = engine.evaluate(self._parameters, data, team)
+        self._engines["evaluate"] = key, engine
+        return cost
 
-    def _narrowly(self, method, data, loss):
-        """Cost, or cost and gradient, of checked dense examples, in a workspace for narrow nets."""
-        narrow = self._engines.pop(loss, None)  # while in use: two threads never share one
-        if narrow is None:
-            narrow = self._kernel.NarrowGradient(
-                self.sizes, self._specifications, (loss[0], loss[1] or 0.0)
-            )
-        found = getattr(narrow, method)(self._parameters, data)
-        self._engines[loss] = narrow
-        return found
+    def _take_narrow(self, data, loss):
+        """Take out the workspace for narrow networks; None where another way is quicker."""
+        if data.m > self._narrow_rows or data.is_sparse:
+            return None
+        return self._engines.pop(loss, None) or self._kernel.NarrowGradient(
+            self.sizes, self._specifications, (loss[0], loss[1] or 0.0)
+        )
 
     def _engine(self, optimizer, loss, rows, **options):
         return self._kernel.Engine(

@@ -11,7 +11,7 @@ import numpy as np
 from fastrna import kernels
 from fastrna import validation as check
 from fastrna.history import Best, History, Progress
-from fastrna.network import CHUNK_ROWS, Network
+from fastrna.network import Network
 from fastrna.optimizers import LBFGS, OPTIMIZERS, SCHEDULES, SGD, Adaptive, optimizer_of
 
 
@@ -377,19 +377,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         See `prepare`.
         """
         self._check_data(data)
-        net = self.network
-        if net._is_narrow(data):
-            return net._narrowly("evaluate", data, self.loss)
-        rows = min(data.m, CHUNK_ROWS)
-        # A workspace of its own: the trainer's is sized by the mini-batch.
-        engine = net._engines.pop("evaluate", None)
-        if engine is None or engine[0] != (self.loss, rows, data.is_sparse):
-            key = (self.loss, rows, data.is_sparse)
-            engine = key, net._engine("sgd", self.loss, rows, sparse=data.is_sparse)
-        team = kernels.threads_for(self.n_threads, net._operations() * rows)
-        cost = engine[1].evaluate(net.parameters, data, team)
-        net._engines["evaluate"] = engine
-        return cost
+        return self.network._evaluate(data, self.loss, self.n_threads)
 
     def loss_and_gradient(self, data):
         """Return the cost of prepared examples and its gradient, with the trainer's penalties.
