@@ -10,7 +10,7 @@ import numpy as np
 from fastrna import kernels
 from fastrna import validation as check
 
-CHUNK_ROWS = 512  # rows that pass through a workspace at once, as engine.pxi has it
+CHUNK_ROWS = 512  # rows that pass through a workspace at once, as sharing.pxi has it
 _MANY_ROWS = 8192  # of which how many more there are changes nothing about the workspace
 _SPARE = 16  # numbers past the parameters: kernels load whole vectors
 

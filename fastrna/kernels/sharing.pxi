@@ -1,6 +1,6 @@
 # How a team of threads shares a mini-batch, and how many threads repay their meetings.
 #
-# Design: the way (engine.pxi tells the three) is chosen once for a workspace, by the sizes of the
+# Design: the way (steps.pxi tells the three) is chosen once for a workspace, by the sizes of the
 # network and the rows of its largest mini-batch, never by the number of threads: sums are cut by
 # it, and results must not depend on who computes them. So is whether slices are turned. The number
 # of threads is chosen for each call, by what its operations, its meetings and the numbers that
