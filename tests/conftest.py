@@ -1,4 +1,4 @@
-"""Fixtures: every compiled variant the machine can run, and arrays in every layout."""
+"""Fixtures: every compiled variant the machine can run, and data for the tests of estimators."""
 
 import numpy as np
 import pytest
@@ -30,3 +30,30 @@ def kernels(isa, dtype):
 def rng():
     """Return a random generator with a fixed seed."""
     return np.random.default_rng(20240501)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Use several threads only where a test asks for them: tests share the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTRNA_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def wine():
+    """Return standardised inputs and classes of scikit-learn's wines; read only."""
+    from sklearn import datasets, preprocessing
+
+    X, y = datasets.load_wine(return_X_y=True)
+    X = preprocessing.StandardScaler().fit_transform(X)
+    X.flags.writeable = y.flags.writeable = False
+    return X, y
+
+
+@pytest.fixture(scope="session")
+def parts(wine):
+    """Return X, Xv, y, yv: training and validation parts of them."""
+    from sklearn.model_selection import train_test_split
+
+    return train_test_split(*wine, test_size=0.4, random_state=0, stratify=wine[1])

@@ -27,17 +27,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import fastrna as ours
 
 # scikit-learn's tests and checks stop training early on purpose, and are not ours to warn about.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("default"),
+]
 
 FLOAT64 = {"rtol": 1e-6, "atol": 1e-9}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Use several threads only where a test asks for them: tests share the machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTRNA_NUM_THREADS", "1")
-        yield
 
 
 # --------------------------------------------------------------------- scikit-learn's checks
