@@ -46,6 +46,8 @@ cdef class Steps(Workspace):
 
     Parameters: those of Workspace.
     """
+    # All methods are final, and so called directly: through the table of a class that has others
+    # below it a step of a narrow network takes 1.01 times as long.
 
     cdef public bint timed
     cdef double phase_times[N_PHASES]
@@ -92,6 +94,7 @@ cdef class Steps(Workspace):
             self.ledger.watch.waited += waited
             self.book(desk, WAIT)
 
+    @cython.final
     cdef void gather(self, Desk *desk, Py_ssize_t count, const long long *chunk) noexcept nogil:
         """All rows of the chunk into the desk's input, or together into the one they share."""
         cdef Py_ssize_t lo = 0, hi = count, stride = self.net.input_stride
@@ -107,6 +110,7 @@ cdef class Steps(Workspace):
             self.book(desk, GATHER)
             self.wait(desk, desk.rank, desk.team)
 
+    @cython.final
     cdef void forward(self, Desk *desk, Py_ssize_t lo, Py_ssize_t hi, bint training,
                       const long long *chunk, Py_ssize_t first_row) noexcept nogil:
         """Z_l = A_{l-1} W_l + b_l, A_l = g_l(Z_l) of all layers for rows lo to hi of the chunk: the
@@ -132,12 +136,14 @@ cdef class Steps(Workspace):
                 add_shares(desk, layer - 1, layer, self.sums_of(desk, layer), net.capacity, lo, hi,
                            layer.own.first_vector, layer.own.last_vector)
 
+    @cython.final
     cdef real *sums_of(self, const Desk *desk, const Layer *layer) noexcept nogil:
         """The shares of this step: where only they are exchanged they exist twice, in turn."""
         if self.net.n_layers == 2:
             return layer.sums + desk.turn * self.seats * self.net.capacity * layer.stride
         return layer.sums
 
+    @cython.final
     cdef Update update_of(self, const Desk *desk, double rate, double factor) noexcept nogil:
         """The settings of one step."""
         cdef Update u
@@ -152,11 +158,13 @@ cdef class Steps(Workspace):
         u.penalised = u.l1 != 0 or u.l2 != 0
         return u
 
+    @cython.final
     cdef real *penalties_of(self, const Desk *desk, Py_ssize_t l) noexcept nogil:
         """Where this step's penalties of a layer go, in turn."""
         return desk.penalties + ((desk.step % 2) * self.n_penalties
                                  + self.layers[l].first_penalty) * LANES
 
+    @cython.final
     cdef int step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
                   Py_ssize_t count, double rate) noexcept nogil:
         """One mini-batch: `count` examples from place `first` of the order."""
@@ -191,6 +199,7 @@ cdef class Steps(Workspace):
             return DISBANDED
         return DONE
 
+    @cython.final
     cdef int column_step(self, Desk *desk, Py_ssize_t first, Py_ssize_t count, double weight,
                          double factor, const Update *u) noexcept nogil:
         """One mini-batch, each desk its own units."""
@@ -252,6 +261,7 @@ cdef class Steps(Workspace):
             at += n
         return DONE
 
+    @cython.final
     cdef void begin_phase(self, const Desk *desk, Stage *stage, int phase,
                           Py_ssize_t l) noexcept nogil:
         """Offer the tasks of a phase, and wait until all have finished the one before."""
@@ -260,6 +270,7 @@ cdef class Steps(Workspace):
               tasks_of(&self.net, desk.layers, stage, desk.rank, desk.team))
         self.wait(desk, desk.rank, desk.team)
 
+    @cython.final
     cdef void finish_phase(self, const Desk *desk, const Stage *stage) noexcept nogil:
         """Own tasks, then what others have left."""
         cdef Py_ssize_t other, owner
@@ -272,11 +283,13 @@ cdef class Steps(Workspace):
                 task = claim(self.places, <int>owner, <int>desk.rank)
         self.book(desk, stage.phase)
 
+    @cython.final
     cdef void perform(self, const Desk *desk, Stage *stage, int phase, Py_ssize_t l) noexcept nogil:
         """A whole phase: of one layer, where it has one."""
         self.begin_phase(desk, stage, phase, l)
         self.finish_phase(desk, stage)
 
+    @cython.final
     cdef int tasks_step(self, Desk *desk, Py_ssize_t first, Py_ssize_t count, double weight,
                         double factor, const Update *u) noexcept nogil:
         """One mini-batch, phase by phase."""
@@ -312,6 +325,7 @@ cdef class Steps(Workspace):
             at += stage.rows
         return DONE
 
+    @cython.final
     cdef void look_ahead(self, Desk *desk, Py_ssize_t at) noexcept nogil:
         """Gather the example after a mini-batch of one, if that is one as well."""
         desk.ahead = (self.batch_size == 1 and at + 1 < self.count
@@ -319,6 +333,7 @@ cdef class Steps(Workspace):
         if desk.ahead:
             self.data.gather(self.order, at + 1, 1, desk.following, self.net.input_stride)
 
+    @cython.final
     cdef void slice_of_rows(self, Desk *desk, Py_ssize_t at, Py_ssize_t end, Py_ssize_t first,
                             Py_ssize_t lo, Py_ssize_t room, double factor, const Update *u,
                             Py_ssize_t slice, Py_ssize_t wanted_slice) noexcept nogil:
@@ -362,6 +377,7 @@ cdef class Steps(Workspace):
                     self.book(desk, BACKWARD)
             at += n
 
+    @cython.final
     cdef void turned_slice(self, Desk *desk, Py_ssize_t at, Py_ssize_t end, double factor,
                            Py_ssize_t slice) noexcept nogil:
         """`slice_of_rows` with an example a lane."""
@@ -390,6 +406,7 @@ cdef class Steps(Workspace):
         for l in range(turned.n_layers):
             spread(turned, l, desk.layers[l].gradient + slice * desk.layers[l].size)
 
+    @cython.final
     cdef int sliced_step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
                          Py_ssize_t count, double weight, double factor,
                          const Update *u) noexcept nogil:
@@ -429,6 +446,7 @@ cdef class Steps(Workspace):
         self.book(desk, UPDATE)
         return DONE
 
+    @cython.final
     cdef void add_penalties(self, const Desk *desk) noexcept nogil:
         """The penalty of the step before, whose parts are now all written."""
         cdef Py_ssize_t i
@@ -440,6 +458,7 @@ cdef class Steps(Workspace):
             self.ledger.cost_sum += sum_of(total) * self.ledger.pending_weight
             self.ledger.pending_weight = 0
 
+    @cython.final
     cdef void finish_step(self, const Desk *desk, double weight, bint penalised) noexcept nogil:
         """Book-keeping of one thread: what it decides the others heed in the next step."""
         self.ledger.weight_sum += weight
@@ -455,6 +474,7 @@ cdef class Steps(Workspace):
               and hindered(&self.ledger.watch, seconds_now(), self.ledger.watch.waited)):
             self.disband_at = desk.step + 1  # once and for all: others may read it much later
 
+    @cython.final
     cdef bint signalled(self) noexcept with gil:
         """Whether a signal's Python handler raised: Ctrl-C between two mini-batches."""
         try:
