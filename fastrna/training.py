@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+from time import perf_counter
 
 import numpy as np
 
@@ -549,7 +550,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             raise ImportError(
                 "optimizer LBFGS needs SciPy; install it with: pip install 'fastrna[scipy]'."
             ) from error
-        from time import perf_counter
 
         history, best, net = History(), Best(), self.network
         progress = Progress(epochs, self.progress)

@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.6")
 
-import scipy.optimize
 import scipy.sparse
 from estimators import BOTH, parameters_of, small
 from sklearn import datasets
