@@ -197,6 +197,26 @@ def test_a_call_leaves_nothing_to_the_next(dtype):
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+@pytest.mark.parametrize("sizes", [[24, 8, 2], [24, 40, 40, 2]])
+def test_prepared_data_of_several_kinds_in_a_row(sizes, dtype):
+    """Dense and CSR, few and many: each by its own way, and none by what another left."""
+    sparse = pytest.importorskip("scipy.sparse")
+    net = fastrna.Network(sizes, hidden="tanh", dtype=dtype, seed=9)
+    trainer = fastrna.Trainer(net, loss="squared_error")
+    for m, convert in (
+        (40, np.asarray), (600, np.asarray), (40, sparse.csr_array), (700, sparse.csr_array),
+        (1, np.asarray), (40, sparse.csr_array), (40, np.asarray),
+    ):  # fmt: skip
+        X, y = problem(net, m)
+        data = trainer.prepare(convert(X), y)
+        expected, slopes = net.copy().loss_and_gradient(X, y)
+        cost, gradient = trainer.loss_and_gradient(data)
+        tolerance = 10 * ELEMENTWISE[dtype]
+        assert cost == pytest.approx(expected, rel=tolerance)
+        assert trainer.evaluate(data) == pytest.approx(expected, rel=tolerance)
+        np.testing.assert_allclose(gradient, slopes, rtol=0, atol=tolerance * abs(slopes).max())
+
+
 def test_threads_that_share_a_network(dtype):
     net = fastrna.Network([24, 8, 2], hidden="tanh", dtype=dtype, seed=8)
     problems = [problem(net, m, seed=m) for m in (40, 200, 256, 300)]
