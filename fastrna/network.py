@@ -446,6 +446,7 @@ class Network:
         """Take out the workspace for narrow networks; None where another way is quicker."""
         if data.m > self._narrow_rows or data.is_sparse:
             return None
+        # Out of the dictionary while in use, so that two threads never share one.
         return self._engines.pop(loss, None) or self._kernel.NarrowGradient(
             self.sizes, self._specifications, (loss[0], loss[1] or 0.0)
         )
