@@ -86,14 +86,16 @@ def extensions():
     ]
 
 
-setup(
-    ext_modules=cythonize(
-        extensions(),
-        nthreads=0 if sys.platform == "win32" else os.cpu_count(),
-        compiler_directives={
-            "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
-            "initializedcheck": False, "freethreading_compatible": True,
-        },
-    ),
-    cmdclass={"build_ext": BuildKernels},
-)
+# Cython's workers import this file where they are not forked.
+if __name__ == "__main__":
+    setup(
+        ext_modules=cythonize(
+            extensions(),
+            nthreads=0 if sys.platform == "win32" else os.cpu_count(),
+            compiler_directives={
+                "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
+                "initializedcheck": False, "freethreading_compatible": True,
+            },
+        ),
+        cmdclass={"build_ext": BuildKernels},
+    )
