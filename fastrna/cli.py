@@ -14,6 +14,7 @@ import numpy as np
 
 import fastrna
 from fastrna import kernels
+from fastrna.extras import require
 
 _LEARNING_RATE, _MOMENTUM, _BATCH_SIZE = 0.1, 0.9, 32
 _EXTRAS = ("scipy", "scikit-learn", "matplotlib", "tqdm", "onnx", "safetensors")
@@ -105,7 +106,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     if arguments.plot:
         # Said before the training rather than after it.
-        _require_matplotlib()
+        require("matplotlib", "plot", "Pictures need matplotlib")
     X_train, y_train, X_test, y_test = split(*load_digits(), seed=arguments.seed)
     scaler = fastrna.Scaler("minmax").fit(X_train)
     scaler.transform(X_train, out=X_train)
@@ -202,13 +203,6 @@ def _print_worst(matrix: np.ndarray, worst: int = 3) -> None:
     for digit in order:
         counts = "".join(f"{count or '.':>5}" for count in matrix[digit])
         print(f"{digit:>5}{counts}{accuracy[digit]:>11.1%}")
-
-
-def _require_matplotlib() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise ImportError("Pictures need matplotlib: pip install 'fastrna[plot]'.")
 
 
 def _plot(history: fastrna.History, y: np.ndarray, outputs: np.ndarray, path: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastrna import kernels
 from fastrna import validation as check
-from fastrna.optimizers import LBFGS, SGD, Adaptive, optimizer_of
+from fastrna.optimizers import LBFGS, Adaptive, optimizer_of
 
 
 def gradient_descent(gradient, w0, optimizer="sgd", steps=100):
@@ -65,15 +65,15 @@ def gradient_descent(gradient, w0, optimizer="sgd", steps=100):
         g = np.ascontiguousarray(gradient(w.copy()), dtype=w.dtype).reshape(-1)
         if g.shape != w.shape:
             raise ValueError(f"gradient returned shape {g.shape}; expected {w.shape}, that of w0.")
-        if not isinstance(optimizer, SGD):
+        if optimizer.rule == "adam":
             module.adam_update(
                 w, first, second, g, rate, optimizer.beta_1, optimizer.beta_2, optimizer.epsilon,
                 k + 1,
             )  # fmt: skip
-        elif optimizer.momentum == 0:
+        elif optimizer.rule == "sgd":
             module.sgd_update(w, g, rate)
         else:
-            update = module.nesterov_update if optimizer.nesterov else module.momentum_update
+            update = getattr(module, f"{optimizer.rule}_update")
             update(w, first, g, rate, optimizer.momentum)
         trajectory[k + 1] = w
     return trajectory

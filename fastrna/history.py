@@ -100,14 +100,13 @@ class Progress:
         else:
             self._bar = tqdm(total=epochs, unit="epoch", desc="training")
 
-    def show(self, history):
-        """Show the last epoch."""
+    def show(self, n_epochs, cost):
+        """Show how far it is, and the cost of the last epoch."""
         if self._bar is not None:
-            self._bar.set_postfix(cost=f"{history.cost[-1]:.4g}", refresh=False)
+            self._bar.set_postfix(cost=f"{cost:.4g}", refresh=False)
             self._bar.update()
         elif self._line:
-            text = f"\repoch {history.n_epochs}/{self._epochs}  cost {history.cost[-1]:.4g}  "
-            sys.stderr.write(text)
+            sys.stderr.write(f"\repoch {n_epochs}/{self._epochs}  cost {cost:.4g}  ")
             sys.stderr.flush()
 
     def close(self):

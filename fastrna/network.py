@@ -164,8 +164,22 @@ class Network:
     def __deepcopy__(self, memo):
         return self.copy()
 
-    def copy(self) -> Network:
+    def copy(self, dtype=None) -> Network:
         """Return an independent network with the same parameters and scaler.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64"}, optional
+            Its type; by default that of this one.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        ValueError
+            If the type is another.
 
         Examples
         --------
@@ -177,7 +191,10 @@ class Network:
         True
         """
         twin = Network.__new__(type(self))
-        twin.__setstate__(self.__getstate__())
+        state = self.__getstate__()
+        if dtype is not None:
+            state["dtype"] = check.float_type(dtype).name
+        twin.__setstate__(state)
         return twin
 
     def _operations(self):
@@ -260,8 +277,7 @@ class Network:
         >>> fastrna.Network([2, 3, 1], seed=0).predict([[0.0, 0.0]])
         array([[0.]], dtype=float32)
         """
-        if n_threads is not None:
-            n_threads = check.integer(n_threads, "n_threads")
+        n_threads = check.threads(n_threads)
         data = self._data(X, to_predict=True)
         shape = (data.m, self.sizes[-1])
         if out is None:
@@ -395,17 +411,19 @@ class Network:
             data = self._kernel.plain_examples(X, y, self.sizes[0], self.sizes[-1])
             if data is not None:
                 return data
-        m = check.length(X, names[0])
-        inputs = X if check.is_sparse(X) else check.inputs(X, self.sizes[0], names[0])
+        sparse = check.is_sparse(X)
+        inputs = X if sparse else check.inputs(X, self.sizes[0], names[0])
+        m = inputs.shape[0]
         y = check.targets(
             y, m, self.sizes[-1], self.activations[-1][0], self.dtype, names[1], names[0]
         )
         check.targets_of_loss(y, loss, names[1])
         weight = check.weights_of_examples(sample_weight, m)
-        if inputs is X and check.is_sparse(X):
+        if sparse:
             return self._data(X, y, weight, names[0])
-        shift, scale = self._scaling()
-        return self._kernel.Data(m, self.sizes[0], self.sizes[-1], inputs, y, weight, shift, scale)
+        return self._kernel.Data(
+            m, self.sizes[0], self.sizes[-1], inputs, y, weight, *self._scaling()
+        )
 
     def _gradient(self, data, loss, l1=0.0, l2=0.0, n_threads=None):
         """Cost and gradient of checked examples, in a workspace kept for the next call."""

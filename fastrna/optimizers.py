@@ -14,7 +14,8 @@ LBFGS     SciPy's L-BFGS-B on the whole batch
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from fastrna import validation as check
 
@@ -218,6 +219,13 @@ class SGD:
         if not isinstance(self.nesterov, bool):
             raise TypeError(f"nesterov is {self.nesterov!r}; expected True or False.")
 
+    @property
+    def rule(self) -> str:
+        """The kernels' name of the update."""
+        if self.momentum == 0:
+            return "sgd"
+        return "nesterov" if self.nesterov else "momentum"
+
 
 @dataclass(frozen=True)
 class Adam:
@@ -258,6 +266,11 @@ class Adam:
         check.real(self.beta_2, "beta_2", 0, 1, high_open=True)
         check.real(self.epsilon, "epsilon", 0, low_open=True)
 
+    @property
+    def rule(self) -> str:
+        """The kernels' name of the update."""
+        return "adam"
+
 
 @dataclass(frozen=True)
 class LBFGS:
@@ -286,6 +299,9 @@ class LBFGS:
 
     history_size: int = 10
     tolerance: float = 1e-5
+    # Its steps have a length of their own.
+    learning_rate: ClassVar[float] = 0.0
+    schedule: ClassVar[None] = None
 
     def __post_init__(self):
         check.integer(self.history_size, "history_size")
@@ -305,3 +321,21 @@ def optimizer_of(value):
             f"{', '.join(map(repr, OPTIMIZERS))}."
         )
     return value
+
+
+def plain(optimizer):
+    """Return an optimizer as plain values, for a file."""
+    settings = {"kind": type(optimizer).__name__} | asdict(optimizer)
+    if optimizer.schedule is not None:
+        settings["schedule"] = {"kind": type(optimizer.schedule).__name__} | settings["schedule"]
+    return settings
+
+
+def from_plain(settings):
+    """Return the optimizer that `plain` made the values of."""
+    settings = dict(settings)
+    kind = {kind.__name__: kind for kind in OPTIMIZERS.values()}[settings.pop("kind")]
+    if settings.get("schedule") is not None:
+        schedule = dict(settings["schedule"])
+        settings["schedule"] = SCHEDULES[schedule.pop("kind")](**schedule)
+    return kind(**settings)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from fastrna.extras import require
 from fastrna.scaling import Scaler
 
 if TYPE_CHECKING:
@@ -380,13 +381,7 @@ def _read_safetensors(path: str) -> tuple[str, Arrays]:
 
 
 def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            "A .safetensors file needs the safetensors package: pip install 'fastrna[safetensors]'."
-        ) from error
-    return safetensors.numpy
+    return require("safetensors.numpy", "safetensors", "A .safetensors file needs safetensors")
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -452,14 +447,9 @@ def network_to_onnx(net: Network, path: Path) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
     ...     network_to_onnx(fastrna.Network([2, 3, 1]), os.path.join(folder, "net.onnx"))
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError(
-            "An ONNX model needs the onnx package: pip install 'fastrna[onnx]'."
-        ) from error
     from fastrna import __version__
 
+    onnx = require("onnx", "onnx", "An ONNX model needs onnx")
     helper = onnx.helper
     graph = _Graph(onnx, np.dtype(net.dtype))
     name = "x"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrna.extras import require
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -345,11 +347,7 @@ def plot_weights(net: Network, shape: tuple[int, int] = (8, 8), limit: int = 100
 
 
 def _pyplot() -> Any:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'fastrna[plot]'.") from error
-    return plt
+    return require("matplotlib.pyplot", "plot", "Pictures need matplotlib")
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from time import perf_counter
 
 import numpy as np
@@ -12,8 +11,10 @@ import numpy as np
 from fastrna import kernels
 from fastrna import validation as check
 from fastrna.history import Best, History, Progress
+from fastrna.lbfgs import minimise
 from fastrna.network import Network
-from fastrna.optimizers import LBFGS, OPTIMIZERS, SCHEDULES, SGD, Adaptive, optimizer_of
+from fastrna.optimizers import LBFGS, Adaptive, from_plain, optimizer_of, plain
+from fastrna.settings import Settings
 
 
 class DivergenceError(ArithmeticError):
@@ -71,17 +72,14 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self.network = net
         self.loss = check.cost(loss, net.activations[-1][0])
         self.optimizer = optimizer_of(optimizer)
-        self.batch_size = None if batch_size is None else check.integer(batch_size, "batch_size")
-        self.target_cost = None if target_cost is None else check.real(target_cost, "target_cost")
-        self.shuffle, self.restore_best, self.progress = bool(shuffle), bool(restore_best), progress
-        self.seed = None if seed is None else check.integer(seed, "seed", 0)
+        self.settings = Settings(
+            batch_size=batch_size, target_cost=target_cost, shuffle=shuffle, seed=seed, l1=l1,
+            l2=l2, dropout=dropout, l2_over_batch=l2_over_batch, patience=patience,
+            restore_best=restore_best, n_threads=n_threads,
+        )  # fmt: skip
         self.class_weight = class_weight
-        self.l1, self.l2 = check.real(l1, "l1", 0), check.real(l2, "l2", 0)
-        self.dropout = check.real(dropout, "dropout", 0, 1, high_open=True)
-        self.l2_over_batch = bool(l2_over_batch)
-        self.validation = _check_validation(validation)
-        self.patience = None if patience is None else check.integer(patience, "patience")
-        if self.patience is not None and self.validation is None:
+        self.validation = check.held_out(validation)
+        if patience is not None and validation is None:
             raise ValueError(
                 f"patience is {patience} without validation; expected validation examples to "
                 "follow, or patience None."
@@ -89,18 +87,18 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
             raise TypeError(f"callbacks is {callbacks!r}; expected a list of callables.")
         self.callbacks = list(callbacks)
+        self.progress = progress
         self.checkpoint = checkpoint
-        self.n_threads = None if n_threads is None else check.integer(n_threads, "n_threads")
-        self._learning_rate = getattr(self.optimizer, "learning_rate", 0.0)
+        self._learning_rate = self.optimizer.learning_rate
         self._even_rates = None  # as `_rates` made them, until the learning rate changes
         self.n_epochs = 0
-        self._rng = np.random.default_rng(self.seed)
-        self._dropout_seed = self.seed
-        if self.seed is None:
+        self._rng = np.random.default_rng(self.settings.seed)
+        self._dropout_seed = self.settings.seed
+        if seed is None:
             self._dropout_seed = int(np.random.default_rng().integers(2**63)) if dropout else 0
         self._lowest, self._stagnant, self._last_finite = math.inf, 0, None
-        self._engine, self._engine_options, self._moments = None, None, (0, None, None)
-        self._engine_serves = None
+        self._engine, self._engine_serves = None, (0, False)  # the most rows, whether they are CSR
+        self._moments = (0, None, None)
 
     @property
     def learning_rate(self) -> float:
@@ -132,29 +130,19 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _engine_for(self, data, rows):
         """Return the engine, rebuilt only where a larger one is needed; its state moves along."""
-        batches = rows, data.is_sparse
-        if self._engine is not None and batches == self._engine_serves:
-            return self._engine
-        options = {"rows": rows, "sparse": data.is_sparse}
-        old = self._engine_options
-        if old is not None:
-            options["rows"] = max(rows, old["rows"])
-        if options != old:
+        wanted = max(rows, self._engine_serves[0]), data.is_sparse
+        if wanted != self._engine_serves:
             moments = self._take_moments()
             self._engine = self.network._engine(
-                self._kind(), self.loss, dropout=self.dropout, **options
+                self.optimizer.rule,
+                self.loss,
+                wanted[0],
+                dropout=self.settings.dropout,
+                sparse=wanted[1],
             )
-            self._engine_options = options
+            self._engine_serves = wanted
             self._give_moments(*moments)
-        self._engine_serves = batches  # only now that there is one: memory may have run out before
         return self._engine
-
-    def _kind(self):
-        if isinstance(self.optimizer, SGD):
-            if self.optimizer.momentum == 0:
-                return "sgd"
-            return "nesterov" if self.optimizer.nesterov else "momentum"
-        return "none" if isinstance(self.optimizer, LBFGS) else "adam"
 
     def _take_moments(self):
         if self._engine is None:
@@ -168,12 +156,17 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 self._engine.set_moment(which, np.ascontiguousarray(moment, self.network.dtype))
 
     def _descend(self, data, rates, order=None, batch_size=None, shuffle=None):
-        """Epochs in one call of the engine: (costs, seconds, ending); raises on divergence."""
-        net, optimizer = self.network, self.optimizer
-        rows = min(batch_size or self.batch_size or data.m, data.m)
+        """Epochs, or with a batch size a step, in one call of the engine: (costs, seconds, ending).
+
+        Raises on divergence.
+        """
+        net, optimizer, settings = self.network, self.optimizer, self.settings
+        if isinstance(optimizer, LBFGS):
+            raise TypeError("optimizer is LBFGS, which has no steps; expected SGD or Adam.")
+        rows = min(batch_size or settings.batch_size or data.m, data.m)
         engine = self._engine_for(data, rows)
-        shuffle = self.shuffle if shuffle is None else shuffle
-        adam = self._kind() == "adam"
+        shuffle = settings.shuffle if shuffle is None else shuffle
+        adam = optimizer.rule == "adam"
         costs, seconds, ending, last = engine.train(
             net.parameters,
             data,
@@ -181,25 +174,26 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             rates,
             order=order,
             generator=self._rng.bit_generator if shuffle and order is None else None,
-            target_cost=-math.inf if self.target_cost is None else self.target_cost,
+            target_cost=-math.inf if settings.target_cost is None else settings.target_cost,
             momentum=optimizer.beta_1 if adam else optimizer.momentum,
             beta_2=optimizer.beta_2 if adam else 0.0,
             epsilon=optimizer.epsilon if adam else 0.0,
-            l1=self.l1,
-            l2=self.l2,
-            over_batch=self.l2_over_batch,
+            l1=settings.l1,
+            l2=settings.l2,
+            over_batch=settings.l2_over_batch,
             dropout_seed=self._dropout_seed,
-            n_threads=kernels.team(self.n_threads),
-            fewer=self.n_threads is None,
+            n_threads=kernels.team(settings.n_threads),
+            fewer=settings.n_threads is None,
         )
-        self.n_epochs += len(costs)
-        if ending == "divergence":
-            self._raise_divergence(costs, last)
-        return costs, seconds, ending
-
-    def _raise_divergence(self, costs, last):
+        if batch_size is None:  # else it was one step
+            self.n_epochs += len(costs)
         if len(costs):
             self._last_finite = costs[-1]
+        if ending == "divergence":
+            self._raise_divergence(last)
+        return costs, seconds, ending
+
+    def _raise_divergence(self, last):
         before = "no epoch was finite before"
         if self._last_finite is not None:
             before = f"the last finite cost was {self._last_finite:.6g}"
@@ -210,7 +204,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         )
 
     def _rates(self, count):
-        schedule = getattr(self.optimizer, "schedule", None)
+        schedule = self.optimizer.schedule
         if schedule is None or isinstance(schedule, Adaptive):
             if self._even_rates is None or len(self._even_rates) != count:
                 self._even_rates = np.full(count, self._learning_rate, np.float64)
@@ -221,7 +215,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _adapt(self, cost):
         """Cut the learning rate, where the schedule is adaptive, after an epoch."""
-        schedule = getattr(self.optimizer, "schedule", None)
+        schedule = self.optimizer.schedule
         if not isinstance(schedule, Adaptive):
             return
         if cost < self._lowest - schedule.tolerance:
@@ -316,7 +310,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         costs, _, ending = self._descend(data, self._rates(1), order)
         if ending == "interrupt":
             raise KeyboardInterrupt
-        self._last_finite = costs[0]
         self._adapt(costs[0])
         return float(costs[0])
 
@@ -330,6 +323,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def step(self, X, y, sample_weight=None) -> float:
         """Take one step on a mini-batch: for examples that come one by one.
+
+        At the learning rate of the next epoch; no epoch is counted.
 
         Parameters
         ----------
@@ -350,13 +345,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         --------
         See `Trainer`.
         """
-        if isinstance(self.optimizer, LBFGS):
-            raise TypeError("optimizer is LBFGS, which has no steps; expected SGD or Adam.")
         data = self.prepare(X, y, sample_weight)
-        costs, _, ending = self._descend(
-            data, np.array([self._learning_rate], np.float64), batch_size=data.m, shuffle=False
-        )
-        self.n_epochs -= len(costs)
+        costs, _, ending = self._descend(data, self._rates(1), batch_size=data.m, shuffle=False)
         if ending == "interrupt":
             raise KeyboardInterrupt
         return float(costs[0])
@@ -378,7 +368,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         See `prepare`.
         """
         self._check_data(data)
-        return self.network._evaluate(data, self.loss, self.n_threads)
+        return self.network._evaluate(data, self.loss, self.settings.n_threads)
 
     def loss_and_gradient(self, data):
         """Return the cost of prepared examples and its gradient, with the trainer's penalties.
@@ -401,9 +391,10 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         (2.0, array([-2., -2.]))
         """
         self._check_data(data)
-        factor = 1 / data.total_weight if self.l2_over_batch else 1.0
+        settings = self.settings
+        factor = 1 / data.total_weight if settings.l2_over_batch else 1.0
         return self.network._gradient(
-            data, self.loss, self.l1 * factor, self.l2 * factor, self.n_threads
+            data, self.loss, settings.l1 * factor, settings.l2 * factor, settings.n_threads
         )
 
     # -- many epochs -----------------------------------------------------------------------------
@@ -438,15 +429,16 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         """
         epochs = check.integer(epochs, "epochs")
         X, y, sample_weight, held_out = self._hold_out(X, y, sample_weight)
-        data = self.prepare(X, y, sample_weight)
+        twin = self._float64_twin() if isinstance(self.optimizer, LBFGS) else self
+        data = twin.prepare(X, y, sample_weight)
         if held_out is not None:
             held_out = (*held_out, self._prepare(*held_out, None, ("validation X", "validation y")))
         if isinstance(self.optimizer, LBFGS):
-            return self._run_lbfgs(data, epochs, held_out)
+            return self._run_lbfgs(twin, data, epochs, held_out)
         history = History()
         schedule = self.optimizer.schedule
-        between = self.callbacks or self.patience or self.progress or held_out or self.checkpoint
-        if between or isinstance(schedule, Adaptive):
+        between = self.callbacks or self.progress or held_out or self.checkpoint
+        if between or self.settings.patience or isinstance(schedule, Adaptive):
             self._run_epoch_by_epoch(data, epochs, held_out, history)
             return history
         rates = self._rates(epochs)
@@ -464,7 +456,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 history.stopped_by = ending
                 if ending == "interrupt":
                     break
-                self._last_finite = costs[0]
                 self._adapt(costs[0])
                 history._extend(cost=costs, seconds=seconds, learning_rate=rates)
                 stop = self._end_epoch(history, held_out, best, progress)
@@ -483,28 +474,28 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             X, y, data = held_out
             watched = self.evaluate(data)
             history._extend(validation_cost=[watched], validation_score=[self._score(X, y)])
-        if self.patience is not None or held_out is not None:
+        patience = self.settings.patience
+        if patience is not None or held_out is not None:
             best.see(watched, self.network)
-        progress.show(history)
+        progress.show(history.n_epochs, history._columns["cost"][-1])
         if self.checkpoint is not None:
             self.save(self.checkpoint)
+        stop = any([callback(self, history) is True for callback in self.callbacks])
         if history.stopped_by == "epochs":
-            if any([callback(self, history) is True for callback in self.callbacks]):
+            if stop:
                 history.stopped_by = "callback"
-            elif self.patience is not None and best.epochs_since >= self.patience:
+            elif patience is not None and best.epochs_since >= patience:
                 history.stopped_by = "patience"
-        else:
-            for callback in self.callbacks:
-                callback(self, history)
         return history.stopped_by != "epochs"
 
     def _restore(self, best):
-        if self.restore_best and best.parameters is not None and best.epochs_since:
+        if self.settings.restore_best and best.parameters is not None and best.epochs_since:
             self.network.parameters = best.parameters
 
     def _score(self, X, y):
         """Accuracy where the output is a class, else R^2."""
-        predicted, output = self.network.predict(X, n_threads=self.n_threads), self._output()
+        predicted = self.network.predict(X, n_threads=self.settings.n_threads)
+        output = self.network.activations[-1][0]
         y = np.asarray(y).reshape(len(predicted), -1)
         if output == "softmax":
             classes = y[:, 0] if y.shape[1] == 1 < predicted.shape[1] else y.argmax(axis=1)
@@ -517,9 +508,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         with np.errstate(divide="ignore", invalid="ignore"):
             scores = np.where(total > 0, 1 - residual / total, (residual == 0).astype(float))
         return float(scores.mean())
-
-    def _output(self):
-        return self.network.activations[-1][0]
 
     def _hold_out(self, X, y, sample_weight):
         """Split off the validation examples, where they come as a fraction."""
@@ -537,54 +525,54 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 "on; expected at least one there and one to train on."
             )
         # A generator of its own: the order of the epochs is the same with and without validation.
-        place = np.random.default_rng(None if self.seed is None else [self.seed, 1]).permutation(m)
+        seed = self.settings.seed
+        place = np.random.default_rng(None if seed is None else [seed, 1]).permutation(m)
         test, rest = place[:held], np.sort(place[held:])
         if sample_weight is not None:
             sample_weight = check.weights_of_examples(sample_weight, m)[rest]
         return X[rest], y[rest], sample_weight, (X[test], y[test])
 
-    def _run_lbfgs(self, data, epochs, held_out):
-        try:
-            from scipy.optimize import minimize
-        except ImportError as error:
-            raise ImportError(
-                "optimizer LBFGS needs SciPy; install it with: pip install 'fastrna[scipy]'."
-            ) from error
+    def _float64_twin(self):
+        """Return what evaluates cost and gradient for L-BFGS: itself, where it is of float64."""
+        net, settings = self.network, self.settings
+        if net.dtype == np.float64:
+            return self
+        return Trainer(
+            net.copy("float64"), loss=self.loss, class_weight=self.class_weight, l1=settings.l1,
+            l2=settings.l2, l2_over_batch=settings.l2_over_batch, n_threads=settings.n_threads,
+        )  # fmt: skip
 
-        history, best, net = History(), Best(), self.network
+    def _run_lbfgs(self, twin, data, epochs, held_out):
+        history, best = History(), Best()
         progress = Progress(epochs, self.progress)
         clock = perf_counter()
-        latest = math.inf
 
-        def evaluate(parameters):
-            nonlocal latest
-            net.parameters = parameters
-            latest, gradient = self.loss_and_gradient(data)
-            if not math.isfinite(latest):
-                return 1e300, np.zeros_like(parameters)
-            return latest, gradient.astype(np.float64)
+        def loss_and_gradient(parameters):
+            twin.network.parameters = parameters
+            return twin.loss_and_gradient(data)
 
-        def end_iteration(parameters):
+        def end_iteration(cost):
             nonlocal clock
-            net.parameters = parameters
             now = perf_counter()
-            # The line search ends on the point it accepts, whose cost is therefore the latest.
-            history._extend(cost=[latest], seconds=[now - clock], learning_rate=[0.0])
+            history._extend(cost=[cost], seconds=[now - clock], learning_rate=[0.0])
             self.n_epochs += 1
-            if self.target_cost is not None and latest <= self.target_cost:
+            if self.settings.target_cost is not None and cost <= self.settings.target_cost:
                 history.stopped_by = "target_cost"
-            if self._end_epoch(history, held_out, best, progress):
-                raise StopIteration
+            stop = self._end_epoch(history, held_out, best, progress)
             clock = perf_counter()
+            return stop
 
-        start = net.parameters.astype(np.float64)
         try:
-            result = minimize(
-                evaluate, start, jac=True, method="L-BFGS-B", callback=end_iteration,
-                options={"maxiter": epochs, "maxfun": 20 * epochs + 20, "ftol": 1e-14,
-                         "gtol": self.optimizer.tolerance, "maxcor": self.optimizer.history_size},
+            result = minimise(
+                self.network, loss_and_gradient, end_iteration, maxiter=epochs,
+                maxfun=20 * epochs + 20, ftol=1e-14, gtol=self.optimizer.tolerance,
+                maxcor=self.optimizer.history_size,
             )  # fmt: skip
-            net.parameters = result.x
+            if math.isnan(result.fun):
+                raise DivergenceError(
+                    "The cost is not finite at the start, where LBFGS cannot begin; expected "
+                    "smaller weights or scaled inputs."
+                )
             if history.stopped_by == "epochs" and history.n_epochs < epochs:
                 history.stopped_by = "patience"
         except KeyboardInterrupt:
@@ -612,18 +600,14 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         0
         """
         n_steps, first, second = self._take_moments()
-        optimizer = dataclasses.asdict(self.optimizer)
-        schedule = getattr(self.optimizer, "schedule", None)
-        if schedule is not None:
-            optimizer["schedule"] = {"kind": type(schedule).__name__} | optimizer["schedule"]
         weight = self.class_weight
         return {
-            "optimizer": {"kind": type(self.optimizer).__name__} | optimizer,
+            "optimizer": plain(self.optimizer),
             "loss": list(self.loss),
             "class_weight": [list(pair) for pair in weight.items()]
             if isinstance(weight, dict)
             else weight,
-            "options": {name: getattr(self, name) for name in _SAVED_OPTIONS},
+            "options": dataclasses.asdict(self.settings),
             "n_epochs": self.n_epochs,
             "n_steps": n_steps,
             "learning_rate": float(self.learning_rate),
@@ -654,32 +638,35 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer = fastrna.Trainer(fastrna.Network([1, 1], seed=0))
         >>> trainer.set_state(trainer.state())
         """
-        settings = dict(state["optimizer"])
-        kinds = {kind.__name__: kind for kind in OPTIMIZERS.values()}
-        kind = kinds[settings.pop("kind")]
-        if settings.get("schedule") is not None:
-            schedule = dict(settings["schedule"])
-            settings["schedule"] = SCHEDULES[schedule.pop("kind")](**schedule)
-        for moment in (state["first_moment"], state["second_moment"]):
+        optimizer = from_plain(state["optimizer"])
+        loss = check.cost(state["loss"], self.network.activations[-1][0])
+        settings = Settings(**state["options"])
+        n_epochs = check.integer(state["n_epochs"], "n_epochs", 0)
+        n_steps = check.integer(state["n_steps"], "n_steps", 0)
+        stagnant = check.integer(state["stagnant"], "stagnant", 0)
+        dropout_seed = check.integer(state["dropout_seed"], "dropout_seed", 0)
+        learning_rate = check.real(state["learning_rate"], "learning_rate", 0)
+        lowest = float(state["lowest"])
+        moments = state["first_moment"], state["second_moment"]
+        for moment in moments:
             if moment is not None and np.shape(moment) != (self.network.n_parameters,):
                 raise ValueError(
                     f"state has moments of shape {np.shape(moment)}; expected "
                     f"({self.network.n_parameters},), one a parameter."
                 )
-        self.optimizer = kind(**settings)
-        self.loss = tuple(state["loss"])
         weight = state["class_weight"]
-        self.class_weight = dict(weight) if isinstance(weight, (list, tuple)) else weight
-        for name in _SAVED_OPTIONS:
-            setattr(self, name, state["options"][name])
-        self.n_epochs = state["n_epochs"]
-        self._learning_rate = state["learning_rate"]
-        self._even_rates = None
-        self._lowest, self._stagnant = state["lowest"], state["stagnant"]
-        self._dropout_seed = state["dropout_seed"]
-        self._rng.bit_generator.state = state["random"]
-        self._engine, self._engine_options = None, None
-        self._moments = (state["n_steps"], state["first_moment"], state["second_moment"])
+        weight = dict(weight) if isinstance(weight, (list, tuple)) else weight
+        rng = np.random.default_rng()
+        rng.bit_generator.state = state["random"]
+        # All of it fits; before this line nothing has changed.
+        self.optimizer, self.loss, self.settings, self.class_weight = (
+            optimizer, loss, settings, weight,
+        )  # fmt: skip
+        self.n_epochs, self._dropout_seed, self._rng = n_epochs, dropout_seed, rng
+        self._learning_rate, self._even_rates = learning_rate, None
+        self._lowest, self._stagnant, self._last_finite = lowest, stagnant, None
+        self._engine, self._engine_serves = None, (0, False)
+        self._moments = (n_steps, *moments)
 
     def save(self, path) -> None:
         """Save the network and the trainer's state; `load` resumes exactly.
@@ -725,26 +712,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         return load_trainer(path)
 
 
-_SAVED_OPTIONS = (
-    "batch_size", "target_cost", "shuffle", "seed", "l1", "l2", "dropout",
-    "l2_over_batch", "patience", "restore_best", "n_threads",
-)  # fmt: skip
-
-
-def _check_validation(validation):
-    """None, a fraction, or a pair (X, y)."""
-    if validation is None:
-        return None
-    if isinstance(validation, numbers.Real):
-        return check.real(validation, "validation", 0, 1, low_open=True, high_open=True)
-    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-        raise TypeError(
-            f"validation is {type(validation).__name__}; expected (X, y), or the fraction of the "
-            "examples to hold out."
-        )
-    return tuple(validation)
-
-
 def train(net, X, y, *, loss="auto", optimizer="sgd", batch_size=32, epochs=100, target_cost=None,
           shuffle=True, seed=None, sample_weight=None, class_weight=None, l1=0.0, l2=0.0,
           dropout=0.0, validation=None, patience=None, restore_best=True, callbacks=(),
@@ -788,7 +755,7 @@ def train(net, X, y, *, loss="auto", optimizer="sgd", batch_size=32, epochs=100,
     validation : (X, y) or float, optional
         Examples, or a fraction to hold out, to follow and to stop by.
     patience : int, optional
-        Stop after so many epochs without a better validation cost (cost, without validation).
+        Stop after so many epochs without a better validation cost; needs `validation`.
     restore_best : bool, default True
         Whether to end with the parameters of the best validation cost.
     callbacks : sequence of callables

@@ -43,7 +43,8 @@ LOSSES = {
 }
 
 _THRESHOLDS = ("step", "sign")
-#: Outputs that a cost goes with; a cost not listed goes with all outputs but thresholds.
+#: Outputs that a cost goes with. Squared error goes with all but thresholds, costs that are not
+#: listed with all but thresholds and softmax.
 _OUTPUTS_OF = {
     "log_loss": ("sigmoid", "softmax"),
     "perceptron": _THRESHOLDS,
@@ -75,29 +76,35 @@ def integer(value, name, least=1, most=None):
     return int(value)
 
 
+def optional(check, value, *arguments):
+    """Return None for None, else what `check` makes of the value."""
+    return None if value is None else check(value, *arguments)
+
+
+def threads(n_threads):
+    """Return n_threads as an int, or None; more than any machine has would only exhaust memory."""
+    return optional(integer, n_threads, "n_threads", 1, kernels.MOST_THREADS)
+
+
 def real(value, name, low=-math.inf, high=math.inf, low_open=False, high_open=False):
     """Return `value` as a finite float within an interval."""
-    if (
-        type(value) is float
-        and math.isfinite(value)
-        and low <= value <= high
-        and not ((low_open and value == low) or (high_open and value == high))
+    # Nearly every call passes a float, which is spared the slower questions.
+    if type(value) is not float and (
+        isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real)
     ):
-        return value  # what nearly every call passes, spared the slower questions
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; expected a number.")
     number = float(value)
-    below = number <= low if low_open else number < low
-    above = number >= high if high_open else number > high
-    if not math.isfinite(number) or below or above:
-        bounds = []
-        if low > -math.inf:
-            bounds.append(f"{'above' if low_open else 'at least'} {low:g}")
-        if high < math.inf:
-            bounds.append(f"{'below' if high_open else 'at most'} {high:g}")
-        wanted = "a finite number" + (", " + " and ".join(bounds) if bounds else "")
-        raise ValueError(f"{name} is {value!r}; expected {wanted}.")
-    return number
+    above = number > low if low_open else number >= low
+    below = number < high if high_open else number <= high
+    if above and below and math.isfinite(number):
+        return number
+    bounds = []
+    if low > -math.inf:
+        bounds.append(f"{'above' if low_open else 'at least'} {low:g}")
+    if high < math.inf:
+        bounds.append(f"{'below' if high_open else 'at most'} {high:g}")
+    wanted = "a finite number" + (", " + " and ".join(bounds) if bounds else "")
+    raise ValueError(f"{name} is {value!r}; expected {wanted}.")
 
 
 def specification(value, name, table):
@@ -175,16 +182,12 @@ def _cost(loss, output):
     elif not isinstance(loss, (tuple, list)):
         known(loss, "loss", ["auto", *LOSSES])
     name, parameter = specification(loss, "loss", LOSSES)
-    if name in _OUTPUTS_OF:
-        fits, fitting = output in _OUTPUTS_OF[name], _OUTPUTS_OF[name]
-    else:
-        fits = output not in _THRESHOLDS and (output != "softmax" or name == "squared_error")
-        fitting = tuple(
-            a
-            for a in ACTIVATIONS
-            if a not in _THRESHOLDS and (a != "softmax" or name == "squared_error")
-        )
-    if not fits:
+    fitting = _OUTPUTS_OF.get(name) or [
+        a
+        for a in ACTIVATIONS
+        if a not in _THRESHOLDS and (a != "softmax" or name == "squared_error")
+    ]
+    if output not in fitting:
         raise ValueError(
             f"loss {name!r} does not go with output {output!r}; expected an output among "
             f"{', '.join(map(repr, fitting))}."
@@ -250,15 +253,6 @@ def finite(array, name):
     raise ValueError(f"{name} has {value} at {place}; expected finite numbers only.")
 
 
-def length(array, name):
-    """Return the number of examples, before their contents are looked at."""
-    if not hasattr(array, "shape"):
-        array = numeric(array, name)
-    if not array.shape:
-        raise ValueError(f"{name} is {array!r}; expected 2 dimensions, (examples, features).")
-    return array.shape[0]
-
-
 def is_sparse(X):
     """Whether X is one of SciPy's sparse matrices or arrays, without importing SciPy."""
     return hasattr(X, "tocsr") and hasattr(X, "nnz")
@@ -284,7 +278,7 @@ def inputs(X, n_x, name="X", finite_too=True):
 def sparse_inputs(X, n_x, dtype, name="X"):
     """Return (shape, (indptr, indices, values)) of a SciPy sparse X, as CSR of one float type."""
     if X.ndim != 2 or X.shape[1] != n_x:
-        raise ValueError(f"{name} has shape {X.shape}; expected ({'m'}, {n_x}).")
+        raise ValueError(f"{name} has shape {X.shape}; expected (m, {n_x}).")
     if X.shape[0] == 0:
         raise ValueError(f"{name} has shape {X.shape}; expected at least one example.")
     if X.dtype.kind not in "fiub":
@@ -374,6 +368,20 @@ def targets_of_loss(y, loss, name="y"):
         raise ValueError(
             f"{name} has {y[row, column]} at row {row}, column {column}; expected numbers {wanted}."
         )
+
+
+def held_out(validation):
+    """Return what is to be held out: None, a fraction, or a pair (X, y)."""
+    if validation is None:
+        return None
+    if isinstance(validation, numbers.Real):
+        return real(validation, "validation", 0, 1, low_open=True, high_open=True)
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        raise TypeError(
+            f"validation is {type(validation).__name__}; expected (X, y), or the fraction of the "
+            "examples to hold out."
+        )
+    return tuple(validation)
 
 
 def weights_of_examples(sample_weight, m, name="sample_weight"):

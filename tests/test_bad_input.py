@@ -346,6 +346,7 @@ NARROW = (np.zeros((4, 2)), np.zeros((4, 2)))
         ({"n_threads": 0}, ["n_threads", "0"]),
         ({"n_threads": -2}, ["n_threads", "-2"]),
         ({"n_threads": 1.5}, ["n_threads", "1.5"]),
+        ({"n_threads": 65536}, ["n_threads", "65536", "from 1 to 1024"]),
         ({"seed": -1}, ["seed", "-1"]),
         ({"seed": "a"}, ["seed"]),
         ({"patience": -1, "validation": 0.5}, ["patience", "-1"]),
@@ -452,7 +453,7 @@ def test_gradient_descent(gradient, w0, steps, words):
         assert word in str(caught.value), str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["", "0", "-1", "two", "2x", " 2"])
+@pytest.mark.parametrize("value", ["", "0", "-1", "two", "2x", " 2", "1025"])
 def test_threads_in_the_environment(value, monkeypatch):
     net = network()
     monkeypatch.setenv("FASTRNA_NUM_THREADS", value)

@@ -58,7 +58,7 @@ def test_demo_draws(tmp_path, capsys, fewer_timings):
 
 
 def test_demo_asks_for_matplotlib_before_it_trains(monkeypatch, capsys):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["demo", "--plot", "demo.png"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

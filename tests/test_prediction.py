@@ -80,3 +80,11 @@ def test_sums_that_overflow_are_not_taken_for_bad_input(sizes, dtype):
     X[50] = 9
     assert np.isfinite(net.predict(X)).all()
     np.testing.assert_array_equal(net.predict(X)[50], net.predict_one(X[50]))
+
+
+def test_more_threads_than_there_are_rows_for(dtype):
+    """As many as are asked for, at most; a row needs no more than one."""
+    net, X = fastrna.Network([3, 4, 2], dtype=dtype, seed=0), np.ones((5, 3))
+    np.testing.assert_array_equal(net.predict(X, n_threads=1024), net.predict(X, n_threads=1))
+    with pytest.raises(ValueError, match="n_threads is 1025; expected an integer, from 1 to 1024"):
+        net.predict(X, n_threads=1025)

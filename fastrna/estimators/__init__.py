@@ -12,16 +12,12 @@ sets the two apart, ``_conversion`` the way in from scikit-learn.
 ``import fastrna`` does not come here: scikit-learn is an extra, and it is slow to import.
 """
 
-try:
-    import sklearn  # noqa: F401
-except ImportError as error:
-    raise ImportError(
-        "MLPClassifier, MLPRegressor and from_sklearn need scikit-learn, which the extra "
-        "`sklearn` of fastrna installs: pip install 'fastrna[sklearn]'."
-    ) from error
+from fastrna.extras import require
 
-from ._classifier import MLPClassifier
-from ._conversion import from_sklearn
-from ._regressor import MLPRegressor
+require("sklearn", "sklearn", "MLPClassifier, MLPRegressor and from_sklearn need scikit-learn")
+
+from ._classifier import MLPClassifier  # noqa: E402
+from ._conversion import from_sklearn  # noqa: E402
+from ._regressor import MLPRegressor  # noqa: E402
 
 __all__ = ["MLPClassifier", "MLPRegressor", "from_sklearn"]

@@ -374,7 +374,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
     def _bind(self, net: Network) -> None:
         """Make `coefs_` and `intercepts_` views of a network's parameters."""
         self._network = net
-        self._activations = [name if p is None else (name, p) for name, p in net.activations[:-1]]
+        self._activations = net.activations[:-1]
         self._trainer = None
         self.coefs_ = list(net.weights)
         self.intercepts_ = list(net.biases)

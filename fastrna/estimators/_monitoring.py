@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from types import SimpleNamespace
 
 import numpy as np
 from sklearn.metrics import check_scoring
@@ -146,8 +145,7 @@ class Monitor:
     def end_epoch(self) -> bool:
         """Say that an epoch has ended, and return whether anyone asks to stop."""
         if self._model.progress:
-            epochs = {"cost": self._model.loss_curve_, "n_epochs": self._model.n_iter_}
-            self._progress.show(SimpleNamespace(**epochs))
+            self._progress.show(self._model.n_iter_, self._model.loss_curve_[-1])
         for callback in self._callbacks:
             self.stopped |= bool(callback(self._model))
         if self._epoch_task is not None:

@@ -6,7 +6,7 @@ around it here costs a few microseconds and the drawing of the order of the exam
 
 Two things differ on purpose. A training whose loss is no longer finite ends at once, instead of
 running to `max_iter` with parameters that are not finite either. And L-BFGS works in float64 even
-for a float32 network, because its line search compares losses that float32 cannot tell apart.
+for a float32 network: see `fastrna.lbfgs`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
-import scipy.optimize
 from sklearn.exceptions import ConvergenceWarning
 
-from fastrna import SGD, Adam, DivergenceError, Network, Trainer
+from fastrna import SGD, Adam, DivergenceError, Trainer
+from fastrna.kernels import TeamChoice
+from fastrna.lbfgs import minimise
 
 # scikit-learn's batch_size="auto", and the rate at which learning_rate="adaptive" gives up.
 AUTO_BATCH_SIZE = 200
 SMALLEST_RATE = 1e-6
-
-# Parameters times examples: a tenth of a second on one thread, roughly.
-SHORT_WORK = 5e8
 
 NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
@@ -147,7 +146,7 @@ def fit_lbfgs(model, X, targets, weights, held_out, monitor):
         As `fit_stochastic` takes them; an epoch is an iteration of L-BFGS.
     """
     net = model._network
-    work = net if net.dtype == np.float64 else _widened(net)
+    work = net if net.dtype == np.float64 else net.copy("float64")
     trainer = Trainer(
         work,
         loss=model._loss(),
@@ -159,43 +158,36 @@ def fit_lbfgs(model, X, targets, weights, held_out, monitor):
     data = trainer.prepare(X, targets, weights)
     if held_out is not None:
         held_out.follow(model, trainer)
-    latest = math.nan
     evaluate = _on_paying_threads(trainer.loss_and_gradient, model, trainer, X.shape[0])
 
     def loss_and_gradient(parameters):
-        nonlocal latest
         monitor.begin_epoch()
-        work.parameters[:] = parameters
-        latest, gradient = evaluate(data)
-        return latest, gradient
+        work.parameters = parameters
+        return evaluate(data)
 
-    def end_iteration(parameters):
-        # The line search ends on the point it accepts, whose loss is therefore the latest.
+    def end_iteration(loss):
         model.n_iter_ += 1
-        model.loss_ = latest
-        model.loss_curve_.append(latest)
+        model.loss_ = loss
+        model.loss_curve_.append(loss)
         if model.verbose:
-            print(f"Iteration {model.n_iter_}, loss = {latest:.8f}")
-        net.parameters[:] = parameters
+            print(f"Iteration {model.n_iter_}, loss = {loss:.8f}")
         if held_out is not None:
             held_out.record(model)
             _note_best_score(model)
-        if monitor.end_epoch():
-            raise StopIteration
+        return monitor.end_epoch()
 
     model.n_iter_ = 0
-    result = scipy.optimize.minimize(
+    result = minimise(
+        net,
         loss_and_gradient,
-        work.parameters.astype(np.float64),
-        method="L-BFGS-B",
-        jac=True,
-        callback=end_iteration,
-        options={"maxfun": model.max_fun, "maxiter": model.max_iter, "gtol": model.tol},
+        end_iteration,
+        maxfun=model.max_fun,
+        maxiter=model.max_iter,
+        gtol=model.tol,
     )
-    net.parameters[:] = result.x
     model.n_iter_ = min(result.nit, model.max_iter)
     model.loss_ = model.best_loss_ = float(result.fun)
-    if not _is_finite(model):
+    if not (math.isfinite(model.loss_) and np.isfinite(net.parameters).all()):
         raise ValueError(NON_FINITE)
     if not result.success and not monitor.stopped:
         advice = "Scaling the inputs may help, e.g. with input_scaling='zscore'."
@@ -231,7 +223,9 @@ def _stochastic_trainer(model, n, random, incremental):
         if goes_on:
             trainer.set_state(state)
     # The rest is what the optimizer was made with, as in scikit-learn.
-    trainer.batch_size, trainer.l2, trainer.n_threads = batch_size, model.alpha, model.n_threads
+    trainer.settings = replace(
+        trainer.settings, batch_size=batch_size, l2=model.alpha, n_threads=model.n_threads
+    )
     return trainer
 
 
@@ -290,24 +284,18 @@ def _on_paying_threads(work, model, trainer, n):
     callable
         With the arguments and the result of `work`.
     """
-    if model.n_threads is not None or n * model._network.n_parameters > SHORT_WORK:
+    operations = n * model._network.n_parameters
+    if model.n_threads is not None or operations > TeamChoice.LONG:
         return work
-    seconds = {None: 0.0, 1: 0.0}
-    calls, next_trial, started, was_trial = 0, 4, 0.0, False
+    choice, started = TeamChoice(), None
 
     def timed(*arguments):
-        nonlocal calls, next_trial, started, was_trial
+        nonlocal started
         # From call to call, as threads that wait awake slow down what comes in between as well.
         before, started = started, time.perf_counter()
-        if calls > 0:
-            way, took = trainer.n_threads, started - before
-            known = 0.0 if was_trial else seconds[way]
-            seconds[way] = 0.5 * (known + took) if known > 0 else took
-        calls += 1
-        was_trial = calls == next_trial
-        if was_trial:
-            next_trial = 2 * calls
-        trainer.n_threads = (max if was_trial else min)(seconds, key=seconds.get)
+        if before is not None:
+            choice.note(trainer.settings.n_threads or 0, (started - before) / operations)
+        trainer.settings.n_threads = choice.pick(0) or None  # 0 stands for the library's own choice
         return work(*arguments)
 
     return timed
@@ -332,21 +320,3 @@ def _note_best_score(model):
     score = model.validation_scores_[-1]
     if model.best_validation_score_ is None or score > model.best_validation_score_:
         model.best_validation_score_ = score
-
-
-def _is_finite(model):
-    return bool(np.isfinite(model._network.parameters).all())
-
-
-def _widened(net):
-    """Return a float64 copy of a float32 network."""
-    wide = Network(
-        net.sizes,
-        hidden=[name if p is None else (name, p) for name, p in net.activations[:-1]],
-        output=net.activations[-1][0],
-        dtype="float64",
-        init="zeros",
-    )
-    wide.parameters[:] = net.parameters
-    wide.scaler = net.scaler
-    return wide

@@ -22,6 +22,9 @@ SOURCES = frozenset(
 _ISAS = ("avx512", "avx2", "baseline")
 _PREFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 
+#: Threads that may be asked for.
+MOST_THREADS = 1024
+
 # Arithmetic of a prediction, an evaluation or a gradient that repays sharing it with one more
 # thread; in training the engine judges for itself.
 _WORTH_A_THREAD = 1_500_000.0
@@ -152,10 +155,10 @@ def thread_limit() -> int:
     wanted = kernel.integer_in_environment(b"FASTRNA_NUM_THREADS")
     if wanted is None:
         return kernel.thread_limit()
-    if wanted < 1:
+    if not 1 <= wanted <= MOST_THREADS:
         raise ValueError(
             f"FASTRNA_NUM_THREADS is {os.environ.get('FASTRNA_NUM_THREADS')!r}; expected an "
-            "integer of at least 1."
+            f"integer from 1 to {MOST_THREADS}."
         )
     return wanted
 

@@ -348,8 +348,7 @@ cdef class Predictor:
         Returns whether all rows that are read in place (`data.plain`) are finite; otherwise `out`
         is of no use.
         """
-        cdef Py_ssize_t l, numbers = n_threads * self.scratch_numbers(data) + LANES
-        cdef Py_ssize_t weights = 0, size
+        cdef Py_ssize_t l, numbers, weights = 0, size
         cdef real *scratch
         cdef real *packed = NULL
         cdef real *target = <real *>cnp.PyArray_DATA(out)
@@ -357,6 +356,8 @@ cdef class Predictor:
         cdef place *places
         cdef int i
         cdef Layer *layer
+        n_threads = min(n_threads, <int>blocks_of(data.m, BLOCK_ROWS))
+        numbers = n_threads * self.scratch_numbers(data) + LANES
         if data.m >= PACKING_ROWS:
             for l in range(self.n_layers):
                 weights += self.layers[l].size
