@@ -49,8 +49,8 @@ def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     --------
     >>> from fastrna.datasets import load_digits
     >>> X, y = load_digits()
-    >>> X.shape, X.min(), X.max()
-    ((1797, 64), np.float32(0.0), np.float32(16.0))
+    >>> X.shape, float(X.min()), float(X.max())
+    ((1797, 64), 0.0, 16.0)
     >>> y[:5]
     array([0, 1, 2, 3, 4])
     """

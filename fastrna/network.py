@@ -516,12 +516,16 @@ class Network:
         Parameters
         ----------
         path : str or path
-            A ``.npz`` file, or ``.safetensors`` with the extra of that name.
+            Where to; exactly this name, no suffix is added. A name that ends in ".safetensors"
+            chooses that format (extra ``safetensors``), every other is a .npz archive. A file that
+            is there is replaced only when the new one is complete.
 
         Raises
         ------
         OSError
             If the file cannot be written.
+        ImportError
+            If the extra is not installed.
 
         Examples
         --------
@@ -539,17 +543,21 @@ class Network:
 
     @staticmethod
     def load(path) -> Network:
-        """Return the network saved at `path`; see `save`.
+        """Return the network saved at `path`, a trainer's too, with its scaler, bit for bit.
 
         Parameters
         ----------
         path : str or path
-            The file.
+            The file; its format is recognised from its first bytes, not from its name.
 
         Raises
         ------
-        OSError, ValueError
-            If the file cannot be read or holds something else.
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, not a file of fastrna, or of a newer version.
+        ImportError
+            If it is a safetensors file and that extra is not installed.
 
         Examples
         --------
@@ -562,6 +570,10 @@ class Network:
     def to_onnx(self, path):
         """Write the network, its scaler included, as an ONNX model (extra ``onnx``).
 
+        It maps "x" (m, n_x) to "y" (m, n_y), for any m, in the network's type, and takes raw units
+        where the network has a scaler. ONNX Runtime has no float64 error function, so "gelu" in a
+        float64 network computes that one function in float32.
+
         Parameters
         ----------
         path : str or path
@@ -569,6 +581,8 @@ class Network:
 
         Raises
         ------
+        OSError
+            If the file cannot be written.
         ImportError
             If the extra is not installed.
 

@@ -48,114 +48,18 @@ _ONNX_IR_VERSION = 8
 
 
 def save_network(net: Network, path: Path) -> None:
-    """Write a network, with its scaler, to a file.
-
-    Parameters
-    ----------
-    net : Network
-        The network.
-    path : path-like
-        Where to; exactly this name, no suffix is added. A name ending in ".safetensors" chooses
-        that format (needs the `safetensors` extra), every other is a .npz archive. An existing
-        file is replaced only when the new one is complete.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    ImportError
-        If the path ends in ".safetensors" and that package is missing.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import fastrna
-    >>> from fastrna.persistence import load_network, save_network
-    >>> net = fastrna.Network([2, 3, 1], seed=0)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "net.npz")
-    ...     save_network(net, path)
-    ...     bool((load_network(path).parameters == net.parameters).all())
-    True
-    """
+    """Write a network, with its scaler, to a file: `Network.save`."""
     _write(path, "network", _network_tree(net))
 
 
 def load_network(path: Path) -> Network:
-    """Read a network from a file of `save_network`, or out of one of `save_trainer`.
-
-    Parameters
-    ----------
-    path : path-like
-        The file; its format is recognised from its first bytes, not from its name.
-
-    Returns
-    -------
-    Network
-        With the saved parameters, bit for bit, and the scaler.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        If it is damaged, not a file of fastrna, or of a newer version.
-    ImportError
-        If it is a safetensors file and that package is missing.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import fastrna
-    >>> from fastrna.persistence import load_network, save_network
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "net.npz")
-    ...     save_network(fastrna.Network([2, 3, 1], hidden=("elu", 0.5)), path)
-    ...     load_network(path).activations
-    [('elu', 0.5), ('identity', None)]
-    """
+    """Read a network, out of a trainer's file too: `Network.load`."""
     kind, tree = _read(path, ("network", "trainer"))
     return _rebuild(path, _network_from_tree, tree if kind == "network" else tree.get("network"))
 
 
 def save_trainer(trainer: Trainer, path: Path) -> None:
-    """Write a trainer and its network, so that training resumes exactly where it was.
-
-    The file holds the network and the trainer's `state`: options, optimizer, velocity, random
-    generator, counters. Callbacks are functions, and are not saved.
-
-    Parameters
-    ----------
-    trainer : Trainer
-        The trainer.
-    path : path-like
-        Where to; see `save_network`.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    TypeError
-        If an option of the trainer is not plain data.
-    ImportError
-        If the path ends in ".safetensors" and that package is missing.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import fastrna
-    >>> from fastrna.datasets import load_gates
-    >>> from fastrna.persistence import load_trainer, save_trainer
-    >>> X, y = load_gates("xor")
-    >>> trainer = fastrna.Trainer(fastrna.Network([2, 4, 1], output="sigmoid", seed=0), seed=0)
-    >>> _ = trainer.run(X, y, epochs=3)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "trainer.npz")
-    ...     save_trainer(trainer, path)
-    ...     resumed = load_trainer(path)
-    >>> bool((trainer.run(X, y, epochs=2).cost == resumed.run(X, y, epochs=2).cost).all())
-    True
-    """
+    """Write a trainer and its network, so that training resumes where it was: `Trainer.save`."""
     _write(
         path,
         "trainer",
@@ -164,31 +68,7 @@ def save_trainer(trainer: Trainer, path: Path) -> None:
 
 
 def load_trainer(path: Path) -> Trainer:
-    """Read a trainer, with its network, from a file of `save_trainer`.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    Trainer
-        Its `network` is a new one; callbacks are to be given again.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        If it is damaged, not a trainer's, or of a newer version.
-    ImportError
-        If it is a safetensors file and that package is missing.
-
-    Examples
-    --------
-    See `save_trainer`.
-    """
+    """Read a trainer, with a network of its own: `Trainer.load`."""
     _, tree = _read(path, ("trainer",))
     return _rebuild(path, _trainer_from_tree, tree)
 
@@ -419,34 +299,7 @@ def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def network_to_onnx(net: Network, path: Path) -> None:
-    """Write a network, with its scaler, as an ONNX model.
-
-    The model maps "x" (m, n_x) to "y" (m, n_y), for any m, in the network's dtype, and takes raw
-    units where the network carries a scaler. ONNX Runtime has no float64 error function, so
-    "gelu" in a float64 network computes that one function in float32.
-
-    Parameters
-    ----------
-    net : Network
-        The network.
-    path : path-like
-        Where to.
-
-    Raises
-    ------
-    ImportError
-        If the onnx package is missing (the `onnx` extra).
-    OSError
-        If the file cannot be written.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import fastrna
-    >>> from fastrna.persistence import network_to_onnx
-    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
-    ...     network_to_onnx(fastrna.Network([2, 3, 1]), os.path.join(folder, "net.onnx"))
-    """
+    """Write a network, with its scaler, as an ONNX model: `Network.to_onnx`."""
     from fastrna import __version__
 
     onnx = require("onnx", "onnx", "An ONNX model needs onnx")

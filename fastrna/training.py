@@ -669,21 +669,34 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._moments = (n_steps, *moments)
 
     def save(self, path) -> None:
-        """Save the network and the trainer's state; `load` resumes exactly.
+        """Save the network and the trainer's `state`; `load` resumes exactly.
 
         Parameters
         ----------
         path : str or path
-            A ``.npz`` file, or ``.safetensors`` with the extra of that name.
+            Where to, as for `Network.save`.
 
         Raises
         ------
         OSError
             If the file cannot be written.
+        TypeError
+            If `class_weight` has keys that a file cannot hold.
+        ImportError
+            If the extra ``safetensors`` is asked for and not installed.
 
         Examples
         --------
-        >>> trainer.save("trainer.npz")  # doctest: +SKIP
+        >>> import tempfile, os, fastrna
+        >>> X, y = fastrna.datasets.load_gates("xor")
+        >>> net = fastrna.Network([2, 4, 1], output="sigmoid", seed=0)
+        >>> trainer = fastrna.Trainer(net, seed=0)
+        >>> _ = trainer.run(X, y, epochs=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer.save(os.path.join(folder, "trainer.npz"))
+        ...     resumed = fastrna.Trainer.load(os.path.join(folder, "trainer.npz"))
+        >>> bool((trainer.run(X, y, epochs=2).cost == resumed.run(X, y, epochs=2).cost).all())
+        True
         """
         from fastrna.persistence import save_trainer
 
@@ -691,7 +704,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     @staticmethod
     def load(path) -> Trainer:
-        """Return the trainer saved at `path`, with its network.
+        """Return the trainer saved at `path`, with a network of its own; callbacks come anew.
 
         Parameters
         ----------
@@ -700,12 +713,12 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
         Raises
         ------
-        OSError, ValueError
-            If the file cannot be read or holds something else.
+        OSError, ValueError, ImportError
+            As for `Network.load`, and if it is not a trainer's.
 
         Examples
         --------
-        >>> trainer = fastrna.Trainer.load("trainer.npz")  # doctest: +SKIP
+        See `save`.
         """
         from fastrna.persistence import load_trainer
 

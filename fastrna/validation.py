@@ -341,11 +341,12 @@ def _classes(y, n_y, name):
 
 def _within_range(y, output, name):
     if output == "step":
-        wrong, wanted = (y != 0) & (y != 1), "0 or 1, the values of output 'step'"
+        _none_wrong(y, (y != 0) & (y != 1), name, "0 or 1, the values of output 'step'")
     elif output == "sign":
-        wrong, wanted = (y != -1) & (y != 1), "-1 or 1, the values of output 'sign'"
-    else:
-        return
+        _none_wrong(y, (y != -1) & (y != 1), name, "-1 or 1, the values of output 'sign'")
+
+
+def _none_wrong(y, wrong, name, wanted):
     if wrong.any():
         row, column = (int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
         raise ValueError(
@@ -358,16 +359,9 @@ def targets_of_loss(y, loss, name="y"):
     if y.ndim == 1:
         return
     if loss == "log_loss":
-        wrong, wanted = (y < 0) | (y > 1), "from 0 to 1 with loss 'log_loss'"
+        _none_wrong(y, (y < 0) | (y > 1), name, "numbers from 0 to 1 with loss 'log_loss'")
     elif loss == "poisson":
-        wrong, wanted = y < 0, "at least 0 with loss 'poisson'"
-    else:
-        return
-    if wrong.any():
-        row, column = (int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
-        raise ValueError(
-            f"{name} has {y[row, column]} at row {row}, column {column}; expected numbers {wanted}."
-        )
+        _none_wrong(y, y < 0, name, "numbers of at least 0 with loss 'poisson'")
 
 
 def held_out(validation):
@@ -402,12 +396,10 @@ def weights_of_examples(sample_weight, m, name="sample_weight"):
 
 
 def weights_of_classes(class_weight, y, n_y):
-    """Return the weight of each example from that of its class: a dict, "balanced" or None.
+    """Return the weight of each example from that of its class: a dict, or "balanced".
 
-    "balanced" weighs class k by m / (n_y * count of k).
+    "balanced" weighs class k by m / (number of classes that occur * count of k).
     """
-    if class_weight is None:
-        return None
     y = np.asarray(y)
     labels = y if y.ndim == 1 else (y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0])
     if isinstance(class_weight, str):

@@ -161,14 +161,6 @@ def test_no_seed_gives_other_weights_every_time():
     assert not np.array_equal(first.parameters, other.parameters)
 
 
-def test_prediction_does_not_depend_on_the_rest_of_the_batch(dtype):
-    for case in NETS:
-        net, X, _ = make(*case, dtype)
-        whole = net.predict(X)
-        for m in (1, 2, 7, 33):
-            np.testing.assert_allclose(net.predict(X[:m]), whole[:m], rtol=1e-5, atol=1e-6)
-
-
 # ------------------------------------------------------------------------ nothing is allocated
 
 

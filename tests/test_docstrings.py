@@ -8,7 +8,7 @@ import pytest
 
 import fastrna
 
-EXTRAS = {"fastrna.estimators": "sklearn.callback", "fastrna.persistence": "safetensors"}
+EXTRAS = {"fastrna.estimators": "sklearn.callback", "fastrna.lbfgs": "scipy"}
 
 
 def modules():

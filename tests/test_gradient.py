@@ -45,10 +45,7 @@ def problem(net, m, seed=0):
 
 def agree(net, X, y, loss="auto"):
     cost, gradient = net.loss_and_gradient(X, y, loss=loss)
-    wide = fastrna.Network(
-        net.sizes, hidden=[*net.activations[:-1]], output=net.activations[-1][0], dtype="float64"
-    )
-    wide.parameters = net.parameters
+    wide = net.copy("float64")
     X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
     expected, g = reference.loss_and_gradient(wide, X, y, loss=loss)
     tolerance = 10 * ELEMENTWISE[net.dtype.name]
@@ -83,8 +80,7 @@ def test_classes_and_weights(sizes, m, dtype, rng):
     net = fastrna.Network(sizes, hidden="tanh", output="softmax", dtype=dtype, seed=9)
     X, _ = problem(net, m)
     classes, w = rng.integers(sizes[-1], size=m), rng.uniform(0, 3, m)
-    wide = fastrna.Network(sizes, hidden="tanh", output="softmax", dtype="float64")
-    wide.parameters = net.parameters
+    wide = net.copy("float64")
     tolerance = 10 * ELEMENTWISE[dtype]
     for y in classes, np.eye(sizes[-1], dtype=dtype)[classes]:
         cost, gradient = net.loss_and_gradient(X, y, sample_weight=w)

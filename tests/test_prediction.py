@@ -20,11 +20,7 @@ def test_widths_around_vectors(hidden, width, n_y, dtype):
     for k, b in enumerate(net.biases):
         b[:] = np.random.default_rng(k).normal(size=b.shape)
     X = np.random.default_rng(0).normal(size=(max(COUNTS), 5)).astype(dtype)
-    wide = fastrna.Network(
-        net.sizes, hidden=["tanh", hidden], output=net.activations[-1][0], dtype="float64"
-    )
-    wide.parameters = net.parameters
-    expected = reference.predict(wide, X.astype("float64"))
+    expected = reference.predict(net.copy("float64"), X.astype("float64"))
     tolerance = 10 * ELEMENTWISE[dtype] * max(1, np.abs(expected).max())
     for m in COUNTS:
         np.testing.assert_allclose(net.predict(X[:m]), expected[:m], rtol=0, atol=tolerance)

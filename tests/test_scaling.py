@@ -312,4 +312,4 @@ def test_a_failed_fit_keeps_the_old_one():
 def test_sparse_is_refused():
     sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(TypeError, match=r"X is sparse.*dense"):
-        Scaler("max").fit(sparse.eye_array(3, format="csr"))
+        Scaler("max").fit(sparse.csr_array(np.eye(3)))

@@ -426,24 +426,6 @@ def test_training_outside_the_main_thread(problem):
     assert results[0].stopped_by == "epochs"
 
 
-def test_two_threads_train_two_networks(problem):
-    """The engine lets go of the interpreter's lock; two trainings do not meet."""
-    expected, nets = network(), [network(), network()]
-    fastrna.train(expected, *problem, epochs=200, seed=0)
-    threads = [
-        threading.Thread(
-            target=fastrna.train, args=(net, *problem), kwargs={"epochs": 200, "seed": 0}
-        )
-        for net in nets
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for net in nets:
-        np.testing.assert_array_equal(net.parameters, expected.parameters)
-
-
 # ------------------------------------------------------------------------------- divergence
 
 
@@ -695,6 +677,7 @@ def test_a_scaler_is_applied_to_raw_inputs(rng, dtype):
 
 
 def test_progress_is_silent_unless_asked_for(problem, capfd):
+    pytest.importorskip("tqdm")
     fastrna.train(network(), *problem, epochs=3)
     assert capfd.readouterr() == ("", "")
     fastrna.train(network(), *problem, epochs=3, progress=True)

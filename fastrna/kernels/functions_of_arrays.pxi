@@ -255,14 +255,6 @@ def dropout(A, double rate, seed, step, layer, first_row=0):
     return h
 
 
-def permutation(generator, m):
-    """Generator.permutation(m), by the engine's own shuffle."""
-    cdef cnp.ndarray order = np.empty(m, np.int64)
-    shuffle(<bitgen_t *>PyCapsule_GetPointer(generator.bit_generator.capsule, "BitGenerator"), m,
-            <long long *>cnp.PyArray_DATA(order))
-    return order
-
-
 def first_nonfinite(array):
     """Place of the first NaN or infinity of a contiguous array of this type; -1 without any."""
     cdef cnp.ndarray x = array

@@ -2,7 +2,9 @@
 #
 # The functions down to `dropout` are those of fastrna/reference.py, under the same names and with
 # the same arguments; a test holds reference, stub and variants together. "Array" is an array of the
-# variant's own type, `DTYPE`: nothing here converts or checks, the callers in fastrna/*.py do.
+# variant's own type, `DTYPE`: what converts or checks are the callers in fastrna/*.py, but for
+# three doors that are compiled, as they are a call's whole time: `plain_examples`, `predict_one`
+# and `gradient_of` take what needs no conversion, and return None where something does not fit.
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, final
@@ -79,7 +81,6 @@ def dropout(
 
 # -- what the reference leaves to NumPy, and what it has no use for ----------------------------
 
-def permutation(generator: np.random.Generator, m: int) -> NDArray[np.int64]: ...
 def first_nonfinite(array: Array) -> int: ...  # -1: all are finite
 def thread_limit() -> int: ...
 def integer_in_environment(name: bytes) -> int | None: ...
@@ -140,6 +141,15 @@ class NarrowGradient:
         parameters: Array,  # (n_parameters,)
         data: Data,  # dense
     ) -> float: ...  # cost
+    def gradient_of(
+        self,
+        parameters: Array,  # (n_parameters,)
+        X: Any,  # (m, n_x); what is not as the shortest way needs it gives None, as below
+        y: Any,  # (m, n_y)
+        sample_weight: None,
+        l2: float,  # 0.0
+        l1: float,  # 0.0
+    ) -> tuple[float, Array] | None: ...
 
 @final
 class Engine:
