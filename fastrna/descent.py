@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from fastrna import kernels
 from fastrna import validation as check
-from fastrna.optimizers import LBFGS, Adaptive, optimizer_of
+from fastrna.optimizers import LBFGS, SGD, Adam, Adaptive, optimizer_of
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 
-def gradient_descent(gradient, w0, optimizer="sgd", steps=100):
+def gradient_descent(
+    gradient: Callable[[NDArray[Any]], ArrayLike],
+    w0: ArrayLike,
+    optimizer: SGD | Adam | str = "sgd",
+    steps: int = 100,
+) -> NDArray[Any]:
     """Minimise any function by the engine's own update kernels.
 
     Parameters

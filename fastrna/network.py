@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from fastrna import kernels
 from fastrna import validation as check
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from fastrna.scaling import Scaler
+
+#: What NumPy takes for an array, or a SciPy sparse matrix, for which there is no type.
+Inputs: TypeAlias = Any
+#: A name, or a name and its parameter, as ("elu", 1.0).
+Specification: TypeAlias = "str | tuple[str, float | None]"
+Path: TypeAlias = "str | os.PathLike[str]"
 
 CHUNK_ROWS = 512  # rows that pass through a workspace at once, as sharing.pxi has it
 _MANY_ROWS = 8192  # of which how many more there are changes nothing about the workspace
@@ -70,8 +84,17 @@ class Network:
     7510
     """
 
-    def __init__(self, sizes, hidden="relu", output="identity", dtype="float32", seed=None,
-                 init="auto"):  # fmt: skip
+    scaler: Scaler | None
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        hidden: Specification | Sequence[Specification] = "relu",
+        output: Specification = "identity",
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        init: str = "auto",
+    ):
         self.sizes = check.layer_sizes(sizes)
         self.activations = check.layer_activations(hidden, output, len(self.sizes) - 2)
         self.dtype = check.float_type(dtype)
@@ -116,7 +139,7 @@ class Network:
             weights[:] = rng.uniform(-limit, limit, size=weights.shape)
 
     @property
-    def parameters(self):
+    def parameters(self) -> NDArray[Any]:
         """All parameters, flat (n_parameters,): W_1, b_1, W_2, b_2, ...; the network's own storage.
 
         Assigning copies the values in.
@@ -124,17 +147,17 @@ class Network:
         return self._parameters
 
     @parameters.setter
-    def parameters(self, values):
+    def parameters(self, values: ArrayLike) -> None:
         """Copy the values into the network's own storage."""
         self._parameters[:] = values
 
     @property
-    def weights(self):
+    def weights(self) -> list[NDArray[Any]]:
         """W_l (n_in, n_out) of each layer: writable views of `parameters`."""
         return list(self._weights)
 
     @property
-    def biases(self):
+    def biases(self) -> list[NDArray[Any]]:
         """b_l (n_out,) of each layer: writable views of `parameters`."""
         return list(self._biases)
 
@@ -164,7 +187,7 @@ class Network:
     def __deepcopy__(self, memo):
         return self.copy()
 
-    def copy(self, dtype=None) -> Network:
+    def copy(self, dtype: DTypeLike | None = None) -> Network:
         """Return an independent network with the same parameters and scaler.
 
         Parameters
@@ -249,7 +272,9 @@ class Network:
             check.finite(X, name)
         return data
 
-    def predict(self, X, out=None, n_threads=None):
+    def predict(
+        self, X: Inputs, out: NDArray[Any] | None = None, n_threads: int | None = None
+    ) -> NDArray[Any]:
         """Return the outputs of all examples.
 
         Parameters
@@ -310,7 +335,7 @@ class Network:
                 f"{shape}."
             )
 
-    def predict_one(self, x, out=None):
+    def predict_one(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return the output of one example, with the least latency.
 
         Parameters
@@ -354,7 +379,15 @@ class Network:
         self._predictor.predict(data, out, 1)
         return out
 
-    def loss_and_gradient(self, X, y, loss="auto", sample_weight=None, l2=0.0, l1=0.0):
+    def loss_and_gradient(
+        self,
+        X: Inputs,
+        y: ArrayLike,
+        loss: Specification = "auto",
+        sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
+        l1: float = 0.0,
+    ) -> tuple[float, NDArray[Any]]:
         """Return the cost J and dJ/dparameters, for those who bring their own optimizer.
 
         Parameters
@@ -474,7 +507,7 @@ class Network:
             self.sizes, self._specifications, (loss[0], loss[1] or 0.0), optimizer, rows, **options
         )
 
-    def jacobian(self, X):
+    def jacobian(self, X: Inputs) -> NDArray[Any]:
         """Return the derivatives of the outputs with respect to the inputs.
 
         Parameters
@@ -510,7 +543,7 @@ class Network:
         _, scale = self._scaling()
         return out if scale is None else (out * scale).astype(self.dtype)
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Save sizes, activations, parameters and scaler.
 
         Parameters
@@ -542,7 +575,7 @@ class Network:
         save_network(self, path)
 
     @staticmethod
-    def load(path) -> Network:
+    def load(path: Path) -> Network:
         """Return the network saved at `path`, a trainer's too, with its scaler, bit for bit.
 
         Parameters
@@ -567,7 +600,7 @@ class Network:
 
         return load_network(path)
 
-    def to_onnx(self, path):
+    def to_onnx(self, path: Path) -> None:
         """Write the network, its scaler included, as an ONNX model (extra ``onnx``).
 
         It maps "x" (m, n_x) to "y" (m, n_y), for any m, in the network's type, and takes raw units

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -12,9 +14,15 @@ from fastrna import kernels
 from fastrna import validation as check
 from fastrna.history import Best, History, Progress
 from fastrna.lbfgs import minimise
-from fastrna.network import Network
-from fastrna.optimizers import LBFGS, Adaptive, from_plain, optimizer_of, plain
+from fastrna.network import Inputs, Network, Path, Specification
+from fastrna.optimizers import LBFGS, SGD, Adam, Adaptive, from_plain, optimizer_of, plain
 from fastrna.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Optimizer: TypeAlias = "SGD | Adam | LBFGS | str"
+HeldOut: TypeAlias = "tuple[ArrayLike, ArrayLike] | float"
 
 
 class DivergenceError(ArithmeticError):
@@ -62,11 +70,29 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     array([1., 1.])
     """
 
-    def __init__(self, net, *, loss="auto", optimizer="sgd", batch_size=32,
-                 target_cost=None, shuffle=True, seed=None, class_weight=None, l1=0.0, l2=0.0,
-                 dropout=0.0, l2_over_batch=False, validation=None, patience=None,
-                 restore_best=True, callbacks=(), progress=False, checkpoint=None,
-                 n_threads=None):  # fmt: skip
+    def __init__(
+        self,
+        net: Network,
+        *,
+        loss: Specification = "auto",
+        optimizer: Optimizer = "sgd",
+        batch_size: int | None = 32,
+        target_cost: float | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        class_weight: dict[Any, float] | str | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        dropout: float = 0.0,
+        l2_over_batch: bool = False,
+        validation: HeldOut | None = None,
+        patience: int | None = None,
+        restore_best: bool = True,
+        callbacks: Sequence[Callable[[Trainer, History], Any]] = (),
+        progress: bool = False,
+        checkpoint: Path | None = None,
+        n_threads: int | None = None,
+    ):
         if not isinstance(net, Network):
             raise TypeError(f"net is {net!r}; expected a Network.")
         self.network = net
@@ -106,7 +132,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         return self._learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: float) -> None:
         """Set the rate, above 0, from the next epoch on."""
         self._learning_rate = check.real(value, "learning_rate", 0, low_open=True)
         self._even_rates = None
@@ -230,7 +256,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     # -- examples --------------------------------------------------------------------------------
 
-    def prepare(self, X, y, sample_weight=None):
+    def prepare(self, X: Inputs, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Check examples once, for many calls of `epoch`, `evaluate` and `loss_and_gradient`.
 
         Parameters
@@ -267,7 +293,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         weight = by_class if sample_weight is None else by_class * np.asarray(sample_weight, float)
         return self.network._examples(X, y, self.loss[0], weight, names)
 
-    def epoch(self, data, order=None) -> float:
+    def epoch(self, data: Any, order: ArrayLike | None = None) -> float:
         """Train one epoch on prepared examples.
 
         Parameters
@@ -321,7 +347,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 "data was not prepared for this network; expected what Trainer.prepare returned."
             )
 
-    def step(self, X, y, sample_weight=None) -> float:
+    def step(self, X: Inputs, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Take one step on a mini-batch: for examples that come one by one.
 
         At the learning rate of the next epoch; no epoch is counted.
@@ -351,7 +377,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             raise KeyboardInterrupt
         return float(costs[0])
 
-    def evaluate(self, data) -> float:
+    def evaluate(self, data: Any) -> float:
         """Return the cost of prepared examples, without penalties, dropout or update.
 
         Parameters
@@ -370,7 +396,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._check_data(data)
         return self.network._evaluate(data, self.loss, self.settings.n_threads)
 
-    def loss_and_gradient(self, data):
+    def loss_and_gradient(self, data: Any) -> tuple[float, NDArray[Any]]:
         """Return the cost of prepared examples and its gradient, with the trainer's penalties.
 
         Parameters
@@ -399,7 +425,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     # -- many epochs -----------------------------------------------------------------------------
 
-    def run(self, X, y, epochs, sample_weight=None) -> History:
+    def run(
+        self, X: Inputs, y: ArrayLike, epochs: int, sample_weight: ArrayLike | None = None
+    ) -> History:
         """Train on, from where the last run ended.
 
         Parameters
@@ -584,7 +612,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     # -- state -----------------------------------------------------------------------------------
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """Return options, optimizer state, random state and counters: arrays and plain values.
 
         Callbacks, validation, progress and checkpoint are not part of it.
@@ -619,7 +647,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             "random": self._rng.bit_generator.state,
         }
 
-    def set_state(self, state: dict) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Put back what `state` returned: training goes on exactly as it would have.
 
         Parameters
@@ -668,7 +696,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._engine, self._engine_serves = None, (0, False)
         self._moments = (n_steps, *moments)
 
-    def save(self, path) -> None:
+    def save(self, path: Path) -> None:
         """Save the network and the trainer's `state`; `load` resumes exactly.
 
         Parameters
@@ -703,7 +731,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         save_trainer(self, path)
 
     @staticmethod
-    def load(path) -> Trainer:
+    def load(path: Path) -> Trainer:
         """Return the trainer saved at `path`, with a network of its own; callbacks come anew.
 
         Parameters
@@ -725,10 +753,31 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         return load_trainer(path)
 
 
-def train(net, X, y, *, loss="auto", optimizer="sgd", batch_size=32, epochs=100, target_cost=None,
-          shuffle=True, seed=None, sample_weight=None, class_weight=None, l1=0.0, l2=0.0,
-          dropout=0.0, validation=None, patience=None, restore_best=True, callbacks=(),
-          progress=False, checkpoint=None, n_threads=None) -> History:  # fmt: skip
+def train(
+    net: Network,
+    X: Inputs,
+    y: ArrayLike,
+    *,
+    loss: Specification = "auto",
+    optimizer: Optimizer = "sgd",
+    batch_size: int | None = 32,
+    epochs: int = 100,
+    target_cost: float | None = None,
+    shuffle: bool = True,
+    seed: int | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: dict[Any, float] | str | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    dropout: float = 0.0,
+    validation: HeldOut | None = None,
+    patience: int | None = None,
+    restore_best: bool = True,
+    callbacks: Sequence[Callable[[Trainer, History], Any]] = (),
+    progress: bool = False,
+    checkpoint: Path | None = None,
+    n_threads: int | None = None,
+) -> History:
     """Train a network in place by gradient descent on mini-batches.
 
     Parameters
