@@ -125,6 +125,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._lowest, self._stagnant, self._last_finite = math.inf, 0, None
         self._engine, self._engine_serves = None, (0, False)  # the most rows, whether they are CSR
         self._moments = (0, None, None)
+        self._free = [True]  # empty while a call is under way
 
     @property
     def learning_rate(self) -> float:
@@ -184,37 +185,48 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _descend(self, data, rates, order=None, batch_size=None, shuffle=None):
         """Epochs, or with a batch size a step, in one call of the engine: (costs, seconds, ending).
 
-        Raises on divergence.
+        Raises on divergence, and what a signal's handler raises.
         """
         net, optimizer, settings = self.network, self.optimizer, self.settings
         if isinstance(optimizer, LBFGS):
             raise TypeError("optimizer is LBFGS, which has no steps; expected SGD or Adam.")
         rows = min(batch_size or settings.batch_size or data.m, data.m)
-        engine = self._engine_for(data, rows)
         shuffle = settings.shuffle if shuffle is None else shuffle
         adam = optimizer.rule == "adam"
-        costs, seconds, ending, last = engine.train(
-            net.parameters,
-            data,
-            rows,
-            rates,
-            order=order,
-            generator=self._rng.bit_generator if shuffle and order is None else None,
-            target_cost=-math.inf if settings.target_cost is None else settings.target_cost,
-            momentum=optimizer.beta_1 if adam else optimizer.momentum,
-            beta_2=optimizer.beta_2 if adam else 0.0,
-            epsilon=optimizer.epsilon if adam else 0.0,
-            l1=settings.l1,
-            l2=settings.l2,
-            over_batch=settings.l2_over_batch,
-            dropout_seed=self._dropout_seed,
-            n_threads=kernels.team(settings.n_threads),
-            fewer=settings.n_threads is None,
-        )
+        try:
+            self._free.pop()  # whoever comes meanwhile finds nothing there
+        except IndexError:
+            raise RuntimeError(
+                "The trainer is in use by another call, of another thread or of the one that a "
+                "signal's handler interrupted; expected one call at a time."
+            ) from None
+        try:
+            costs, seconds, ending, last, error = self._engine_for(data, rows).train(
+                net.parameters,
+                data,
+                rows,
+                rates,
+                order=order,
+                generator=self._rng.bit_generator if shuffle and order is None else None,
+                target_cost=-math.inf if settings.target_cost is None else settings.target_cost,
+                momentum=optimizer.beta_1 if adam else optimizer.momentum,
+                beta_2=optimizer.beta_2 if adam else 0.0,
+                epsilon=optimizer.epsilon if adam else 0.0,
+                l1=settings.l1,
+                l2=settings.l2,
+                over_batch=settings.l2_over_batch,
+                dropout_seed=self._dropout_seed,
+                n_threads=kernels.team(settings.n_threads),
+                fewer=settings.n_threads is None,
+            )
+        finally:
+            self._free.append(True)
         if batch_size is None:  # else it was one step
             self.n_epochs += len(costs)
         if len(costs):
             self._last_finite = costs[-1]
+        if error is not None:
+            raise error
         if ending == "divergence":
             self._raise_divergence(last)
         return costs, seconds, ending

@@ -421,6 +421,8 @@ def test_shapes_that_do_not_fit_are_refused(kernels, dtype):
         lambda: kernels.cost_and_gradient("huber", "identity", ones(2, 3), ones(2, 4)),
         lambda: kernels.cost_and_gradient("huber", "identity", ones(2, 3), ones(3, 3)),
         lambda: kernels.cost_and_gradient("huber", "identity", ones(2, 3), ones(2, 3), ones(3)),
+        lambda: kernels.dropout(ones(3), 0.5, 0, 0, 0),
+        lambda: kernels.dropout(ones(2, 3), 1.0, 0, 0, 0),
     ):
         with pytest.raises(ValueError):
             call()
@@ -430,6 +432,8 @@ def test_another_dtype_is_refused(kernels, dtype):
     other = "float64" if dtype == "float32" else "float32"
     with pytest.raises((ValueError, TypeError)):
         kernels.activation("relu", np.ones((2, 2), other))
+    with pytest.raises((ValueError, TypeError)):
+        kernels.dropout(np.ones((2, 2), other), 0.5, 0, 0, 0)
 
 
 def test_unknown_names_are_refused(kernels, dtype):

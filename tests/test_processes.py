@@ -79,15 +79,43 @@ FORK = """
 """
 
 
-def run(code, tmp_path, **places):
+CYCLE = """
+    import copy, gc
+    import numpy as np
+    import fastrna
+
+    gc.disable()
+    for _ in range(20):
+        trainer = fastrna.Trainer(fastrna.Network([64, 100, 10]), n_threads=2)
+        trainer.run(np.ones((600, 64)), np.ones((600, 10)), 1)
+        assert trainer.n_threads_used == 2
+        twin = copy.copy(trainer)  # younger than the engine, which the cycle holds
+        twin.callbacks = [lambda *_, twin=twin: None]
+        del trainer, twin
+        gc.collect()
+    print("collected")
+"""
+
+
+def run(code, tmp_path, environment=None, **places):
     """Run a script by itself; it must neither fail nor hang."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(code).format(**places))
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **(environment or {})},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_team_that_the_garbage_collector_frees(tmp_path):
+    """With glibc told to overwrite what is freed, so that nobody reads it unnoticed."""
+    assert "collected" in run(CYCLE, tmp_path, {"MALLOC_PERTURB_": "165"})
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -1,5 +1,6 @@
 """Training from outside: history, stopping, weights of examples, callbacks, interruption."""
 
+import copy
 import faulthandler
 import os
 import re
@@ -353,17 +354,17 @@ def test_an_exception_in_a_callback_is_the_callers(problem):
     assert np.isfinite(net.parameters).all()
 
 
-def interrupted(trainer, call):
-    """Make the call, and send this process SIGINT once the trainer's epochs are under way.
+def interrupted(trainer, call, number=signal.SIGINT):
+    """Make the call, and send this process a signal once the trainer's epochs are under way.
 
     A call that does not heed it cannot be broken off: after a minute the whole run ends.
     """
 
     def interrupt():
-        while trainer.workspace_bytes == 0 and not done.wait(0.01):
+        while trainer.n_steps < 100 and not done.wait(0.01):
             pass
         if not done.wait(0.2):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     done, sender = threading.Event(), threading.Thread(target=interrupt)
     # A process that was started in the background ignores it unless told otherwise.
@@ -413,6 +414,64 @@ def test_an_interrupt_does_not_wait_for_the_epoch(rng):
     history = interrupted(trainer, lambda: trainer.run(X, y, epochs=1))
     assert history.stopped_by == "interrupt"
     assert np.isfinite(net.parameters).all()
+
+
+needs_alarm = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no alarm")
+
+
+@needs_alarm
+def test_what_a_signals_handler_raises_is_the_callers(rng):
+    """The epochs that it interrupts count, and the network holds what they made of it."""
+
+    class Alarm(Exception):
+        pass
+
+    def handler(*_):
+        seen.append(np.float32(1e-40) * np.float32(1))  # no longer 0, as within the engine
+        raise Alarm
+
+    X, y, seen = rng.normal(size=(500, 32)), rng.normal(size=500), []
+    trainer = fastrna.Trainer(network([32, 64, 1]), seed=0)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(Alarm):
+            interrupted(trainer, lambda: trainer.run(X, y, epochs=10**7), signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert seen == [np.float32(1e-40)]
+    assert trainer.n_epochs > 0 and 0 <= trainer.n_steps - 16 * trainer.n_epochs <= 16
+    assert trainer.run(X, y, epochs=2).stopped_by == "epochs"
+
+
+@needs_alarm
+def test_one_call_of_a_trainer_at_a_time(rng):
+    """Of another thread, or of a signal's handler within a call of the same thread."""
+    X, y = rng.normal(size=(500, 32)), rng.normal(size=500)
+    trainer = fastrna.Trainer(network([32, 64, 1]), seed=0)
+    data = trainer.prepare(X, y)
+
+    def handler(*_):
+        trainer.epoch(data)
+
+    def meanwhile():
+        while trainer.n_steps == 0:
+            pass
+        try:
+            trainer.epoch(data)
+        except RuntimeError as error:
+            refused.append(error)
+
+    before, refused = signal.signal(signal.SIGALRM, handler), []
+    other = threading.Thread(target=meanwhile)
+    other.start()
+    try:
+        with pytest.raises(RuntimeError, match="The trainer is in use by another call"):
+            interrupted(trainer, lambda: trainer.run(X, y, epochs=10**7), signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        other.join()
+    assert len(refused) == 1
+    assert trainer.epoch(data) > 0
 
 
 def test_training_outside_the_main_thread(problem):
@@ -697,7 +756,6 @@ def test_progress_without_tqdm_is_a_line_on_a_terminal(problem, monkeypatch, cap
 
 
 def test_unpickled_and_copied_networks_predict_the_same(problem):
-    import copy
     import pickle
 
     net = network(output="sigmoid")

@@ -41,12 +41,9 @@ cdef void backward(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py
     times_transposed(net, layer, own, hi - lo, layer.d + lo * layer.stride,
                      below.d + lo * below.stride, below.stride, wanted)
     if below.h != below.a:
-        for s in range(lo, hi):
-            drop_row(own.first_unit, own.last_unit - own.first_unit,
-                     dropout_base(net.dropout_seed, desk.step, l - 1, first_row + s),
-                     net.dropout_threshold, <real>(1 / (1 - net.dropout)),
-                     below.d + at + (s - lo) * below.stride,
-                     below.d + at + (s - lo) * below.stride)
+        for s in range(hi - lo):
+            drop_units(net, desk, l - 1, own, first_row + lo + s, below.d + at + s * below.stride,
+                       below.d + at + s * below.stride)
     differentiate(below.activation, below.parameter, hi - lo,
                   own.last_vector - own.first_vector, below.stride, below.z + at,
                   below.a + at, below.d + at)
@@ -113,7 +110,7 @@ cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssiz
     cdef Parts panels = panels_in(layer.vectors)
     cdef Py_ssize_t p, nv, v = vector_of_panel(layer.vectors, first_panel)
     for p in range(first_panel, last_panel):
-        nv = panels.size + (p < panels.larger)
+        nv = size_of(panels, p)
         update_rows(layer, lo, hi, v * LANES * layer.rows, nv * LANES, a + lo, 1,
                     layer.d + v * LANES, 0, u, layer.gradient, penalties + p * LANES, False, ahead,
                     layer.z + v * LANES)
@@ -126,7 +123,7 @@ cdef void pack_slivers(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssiz
     cdef Parts tiles = parts_of(hi - lo, MR)
     cdef Py_ssize_t t, mr, i = lo
     for t in range(tiles.number):
-        mr = tiles.size + (t < tiles.larger)
+        mr = size_of(tiles, t)
         pack_sliver(<int>mr, count, a + i, a_depth, layer.slivers + i * capacity)
         i += mr
 
@@ -148,8 +145,12 @@ cdef inline void turn_over(Py_ssize_t rows, Py_ssize_t n_out,
 
 
 cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t row,
-                          Py_ssize_t count, const real *a, Py_ssize_t a_depth, real *gradient,
-                          bint first, bint last, const Update *u, real *penalties) noexcept nogil:
+                          Py_ssize_t count,
+                          Rows read,        # as for `gradient_tiles`
+                          real *gradient,   # OUT, IN unless first: see below
+                          bint first, bint last, const Update *u,
+                          real *penalties   # OUT (LANES,)
+                          ) noexcept nogil:
     """`gradient_tiles` of a layer of a few units: dW^T = dZ^T A, whose vectors are full.
 
     What is not the last yet is kept so: block by block (n_out, rows), a few lines to cross.
@@ -165,8 +166,9 @@ cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_s
         n = min(NV * LANES, hi - i)
         nv = vectors_of(n)
         tiles_across(<int>layer.n_out, <int>nv, nothing_ahead(), 1, count,
-                     layer.d + row * layer.stride, 0, layer.stride, a + row * a_depth + i, a_depth,
-                     &ZEROS[0], 0, <real *>across, nv * LANES)
+                     layer.d + row * layer.stride, 0, layer.stride,
+                     read.at + row * read.stride + i, read.stride, &ZEROS[0], 0, <real *>across,
+                     nv * LANES)
         so_far = gradient + i * LANES
         for o in range(0 if first else layer.n_out):
             for r in range(n):
@@ -182,8 +184,14 @@ cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_s
 
 cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
                          Py_ssize_t first_panel, Py_ssize_t last_panel, Py_ssize_t row,
-                         Py_ssize_t count, const real *a, Py_ssize_t a_depth, real *gradient,
-                         bint first, bint last, const Update *u, real *penalties) noexcept nogil:
+                         Py_ssize_t count,
+                         Rows read,        # IN  (row + count, rows) A_{l-1} with its ones
+                         real *gradient,   # OUT (rows, vectors) in panels; IN unless first; left
+                         bint first,       # alone where it is last as well
+                         bint last,
+                         const Update *u,  # of the weights, where it is last
+                         real *penalties   # OUT (panels, LANES), likewise
+                         ) noexcept nogil:
     """dW = A^T dZ over `count` rows from `row`, rows lo to hi of dW: a few tiles at a time added up
     in `gradient`, or updated while the sums are in L1.
 
@@ -201,16 +209,15 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
     cdef Ahead ahead = nothing_ahead()
     if layer.slight:
         if first_panel < last_panel:
-            slight_gradient(layer, lo, hi, row, count, a, a_depth, gradient, first, last, u,
-                            penalties)
+            slight_gradient(layer, lo, hi, row, count, read, gradient, first, last, u, penalties)
         return
     for p in range(first_panel, last_panel):
-        nv = panels.size + (p < panels.larger)
+        nv = size_of(panels, p)
         width = nv * LANES
         if p == first_panel or p == panels.larger:
             tiles = parts_of(hi - lo, tile_rows(nv))
         slivered = packed and nv <= NV  # slivers are of MR rows
-        ahead.far = not slivered and count * a_depth > FAR_NUMBERS
+        ahead.far = not slivered and count * read.stride > FAR_NUMBERS
         at = v * LANES * layer.rows
         d = layer.d + row * layer.stride + v * LANES
         if packed:
@@ -219,10 +226,11 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
         i = lo
         t = 0
         while t < tiles.number:
-            mr = tiles.size + (t < tiles.larger)
+            mr = size_of(tiles, t)
             n = min(GROUP_TILES, (tiles.larger if t < tiles.larger else tiles.number) - t)
             so_far = gradient + at + i * width
-            columns, tile_step, depth_step = a + row * a_depth + i, mr, a_depth
+            columns = read.at + row * read.stride + i
+            tile_step, depth_step = mr, read.stride
             if slivered:
                 columns, depth_step = layer.slivers + i * net.capacity, mr
                 tile_step = mr * net.capacity
@@ -231,8 +239,8 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
             following = at + (i + n * mr) * width
             if rows == 0 and p + 1 < last_panel:
                 rows = min(n * mr, hi - lo)
-                following = (v + nv) * LANES * layer.rows + lo * (
-                    panels.size + (p + 1 < panels.larger)) * LANES
+                following = ((v + nv) * LANES * layer.rows
+                             + lo * size_of(panels, p + 1) * LANES)
             ahead.step = (rows if last else n * mr) * width * sizeof(real) // (n * count)
             if last:
                 ahead.one = <const char *>(layer.weights + following)
@@ -261,7 +269,7 @@ cdef void sparse_gradient(const Layer *layer, Data data, Py_ssize_t count, const
     cdef real *panel
     cdef const real *d
     for p in range(layer.own.first_panel, layer.own.last_panel):
-        nv = panels.size + (p < panels.larger)
+        nv = size_of(panels, p)
         width = nv * LANES
         panel = layer.gradient + v * LANES * layer.rows
         for s in range(count):
@@ -290,9 +298,9 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
     cdef Layer *layer = &desk.layers[l]
     cdef const Layer *below
     cdef Py_ssize_t lo = 0, hi = layer.rows, q, first_panel = layer.own.first_panel
-    cdef Py_ssize_t last_panel = layer.own.last_panel, a_depth = net.input_stride
+    cdef Py_ssize_t last_panel = layer.own.last_panel
     cdef Py_ssize_t first_part = 0, last_part = 1, panels = panels_of(layer.vectors)
-    cdef const real *a = desk.input
+    cdef Rows read = rows_read_by(net, desk, l)
     cdef const real *following = desk.following if l == 0 and desk.ahead else NULL
     cdef Share part
     if l == 0 and net.sparse:
@@ -300,7 +308,6 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
         return
     if l > 0:
         below = &desk.layers[l - 1]
-        a, a_depth = below.h, below.stride
         first_part, last_part = below.own.first_part, below.own.last_part
         first_panel, last_panel = 0, panels
     for q in range(first_part, last_part):
@@ -308,10 +315,10 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
             part = share_of_parts(below, q, q + 1)
             lo, hi = part.first_unit, part.last_unit + part.last
         if count == 1 and last and first:
-            outer_update(layer, lo, hi, first_panel, last_panel, a, following, u,
+            outer_update(layer, lo, hi, first_panel, last_panel, read.at, following, u,
                          penalties + q * panels * LANES)
         else:
-            gradient_tiles(net, layer, lo, hi, first_panel, last_panel, 0, count, a, a_depth,
+            gradient_tiles(net, layer, lo, hi, first_panel, last_panel, 0, count, read,
                            layer.gradient, first, last, u, penalties + q * panels * LANES)
         if last and l > 0:
             renew_transposed(net, layer, lo, hi, 0, panels)
@@ -349,13 +356,13 @@ cdef void add_slices(const Net *net, const Desk *desk, const Layer *layer, real 
         add_slight_slices(layer, gradients, slices, u, penalties)
         return
     for p in range(panels.number):
-        nv = panels.size + (p < panels.larger)
+        nv = size_of(panels, p)
         width = nv * LANES
         at = v * LANES * layer.rows
         blocks = parts_of(layer.rows, MOST_PARTS * JOIN_ROWS * NV * LANES // 2 // width)
         i = 0
         for k in range(blocks.number):
-            n = blocks.size + (k < blocks.larger)
+            n = size_of(blocks, k)
             first = gradients + at + i * width
             total = first
             if slices > 1:

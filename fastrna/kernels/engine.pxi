@@ -6,7 +6,8 @@
 # thread, with none. What a thread does in a mini-batch is in steps.pxi. A team that other programs
 # keep waiting disbands between two mini-batches, and the first thread goes on alone
 # (disbanding.pxi).
-# While the engine runs, subnormal numbers count as zero on its threads, and there alone.
+# While epochs run, subnormal numbers count as zero on the engine's threads, and there alone: a
+# signal's handler finds the mode of before. The state of a call is the engine's: one at a time.
 # Rejected: a region a product (a microsecond each), fetching the next mini-batch's rows while this
 # one is computed (the memory bus is as busy: 2 % slower).
 
@@ -30,6 +31,8 @@ cdef extern from "threads.h" nogil:
     void offer(place *own, long long n)
     long long claim(place *team, int owner, int rank)
     double await_team(const place *team, int size, int rank)
+    unsigned long long told(const unsigned long long *word)
+    void tell(unsigned long long *word, unsigned long long value)
     double seconds_now()
     double seconds_running()
 
@@ -54,6 +57,12 @@ cnp.import_array()
 
 cdef enum:
     OPERATIONS_A_LOOK = 20_000_000  # between two at pending signals: some milliseconds
+
+cdef extern from *:
+    """
+    #define MOST_SHUFFLED 0xFFFFFFFFLL  /* examples: numbers of 32 bits are drawn */
+    """
+    const long long MOST_SHUFFLED
 
 
 @cython.final
@@ -167,8 +176,8 @@ cdef class Engine(Steps):
         cdef const Layer *last = &desk.layers[self.net.n_layers - 1]
         while at < self.count:
             n = min(self.net.capacity, self.count - at)
-            lo = n * rank // team
-            hi = n * (rank + 1) // team
+            lo = part_of(n, rank, team)
+            hi = part_of(n, rank + 1, team)
             chunk = self.order + at
             if not self.net.sparse:
                 self.data.gather(chunk, lo, hi - lo, desk.input + lo * self.net.input_stride,
@@ -180,8 +189,8 @@ cdef class Engine(Steps):
             if rank == 0:
                 total = 0
                 for other in range(team):
-                    total = add_costs(total, &self.desks[other], n * other // team,
-                                      n * (other + 1) // team)
+                    total = add_costs(total, &self.desks[other], part_of(n, other, team),
+                                      part_of(n, other + 1, team))
                 self.ledger.cost_sum += total
             self.wait(desk, rank, team)
             at += n
@@ -199,6 +208,8 @@ cdef class Engine(Steps):
         """One thread's part of a call; a team smaller than was asked for is as good."""
         cdef unsigned long long mode = flush_subnormals()
         cdef Desk *desk = &self.desks[rank]
+        if rank == 0:
+            self.mode = mode
         if training and self.net.sharing != BY_SLICES:
             self.take_place(desk, rank, team)
         else:
@@ -220,7 +231,7 @@ cdef class Engine(Steps):
         while True:
             memset(self.places, 0, self.seats * sizeof(place))
             before = watch.disbandings
-            self.disband_at = NEVER
+            tell(&self.disband_at, NEVER)
             self.regrouping = False
             now = seconds_now()
             if team == 1 or now < watch.alone_until:
@@ -245,12 +256,15 @@ cdef class Engine(Steps):
         where it is given."""
         cdef Py_ssize_t i
         cdef long long *own
+        if generator is not None and data.m > MOST_SHUFFLED:
+            raise ValueError(f"X has {data.m} examples; expected at most {MOST_SHUFFLED}, or "
+                             "shuffle=False.")
         self.data = data
         self.generator = NULL
         self.stopping = False
         self.ending = EPOCHS
         self.error = None
-        self.stop_at = NEVER
+        tell(&self.stop_at, NEVER)
         self.ledger.cost_sum = self.ledger.weight_sum = self.ledger.pending_weight = 0
         self.epochs_done = 0
         if order is None:
@@ -280,7 +294,8 @@ cdef class Engine(Steps):
         """Train len(rates) epochs at those learning rates; `parameters` holds those after each.
 
         On `n_threads`, or on fewer where `fewer` allows it and they are expected to be as quick.
-        Returns (costs, seconds, ending, last cost): arrays of the finished epochs, one of ENDINGS.
+        Returns (costs, seconds, ending, last cost, error): arrays of the finished epochs, one of
+        ENDINGS, and what a signal's handler raised, if that is not a KeyboardInterrupt.
         """
         cdef Py_ssize_t team = most_useful(&self.net, self.layers, n_threads)
         cdef cnp.npy_intp epochs = len(rates)
@@ -289,8 +304,7 @@ cdef class Engine(Steps):
         self.begin(data, order, generator)
         if fewer:
             team = worthwhile(&self.net, self.layers, batch_size,
-                              epochs * ((self.count + batch_size - 1) // batch_size), team,
-                              data.plain)
+                              epochs * blocks_of(self.count, batch_size), team, data.plain)
         else:
             self.ledger.watch.alone_until = 0
         self.team = team
@@ -312,13 +326,11 @@ cdef class Engine(Steps):
             self.load(self.flat)
             self.run(True, team)
         self.data = None
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
+        error, self.error = self.error, None
         n = self.epochs_done
         if n < epochs:
             costs, seconds = costs[:n], seconds[:n]
-        return costs, seconds, ENDINGS[self.ending], self.last_cost
+        return costs, seconds, ENDINGS[self.ending], self.last_cost, error
 
     def gradient(self, cnp.ndarray parameters not None, Data data not None,
                  cnp.ndarray gradient not None, *, double l1=0, double l2=0, int n_threads=1):
@@ -351,8 +363,9 @@ cdef class Engine(Steps):
     def evaluate(self, cnp.ndarray parameters not None, Data data not None, int n_threads=1):
         """The mean cost of all examples, without penalty."""
         cdef real *flat = <real *>cnp.PyArray_DATA(parameters)
-        cdef Py_ssize_t team = n_threads
+        cdef Py_ssize_t team
         self.begin(data, None, None)
+        team = min(n_threads, self.count)
         self.seat(team)
         self.net.transposing, self.net.shared_input = False, True
         with nogil:

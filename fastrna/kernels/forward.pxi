@@ -61,7 +61,7 @@ cdef void product_of_parts(Desk *desk, const Layer *below, const Layer *layer, P
     for panel in range(panels.number):  # what `spare` holds stays in L1
         i = 0
         for k in range(blocks.number):
-            n = blocks.size + (k < blocks.larger)
+            n = size_of(blocks, k)
             sum_of_parts(below, layer, first, last, n, panel, panel + 1, a + i * below.stride,
                          False, c + i * layer.stride
                          + vector_of_panel(layer.vectors, panel) * LANES, layer.stride,
@@ -84,6 +84,17 @@ cdef void add_shares(const Desk *desk, const Layer *below, const Layer *layer, c
                   else sum_of_shares(share, size, below.parts, desk.team))
 
 
+cdef inline void drop_units(const Net *net, const Desk *desk, Py_ssize_t l, Share own,
+                            Py_ssize_t row,   # of the mini-batch
+                            const real *a,    # IN  (own units,)
+                            real *h           # OUT (own units,) those kept, scaled; may be a itself
+                            ) noexcept nogil:
+    """Dropout of a thread's units of one row: the same forward and backward."""
+    drop_row(own.first_unit, own.last_unit - own.first_unit,
+             dropout_base(net.dropout_seed, desk.step, l, row), net.dropout_threshold,
+             <real>(1 / (1 - net.dropout)), a, h)
+
+
 cdef void activate_units(const Net *net, const Desk *desk, Py_ssize_t l, Share own,
                          Py_ssize_t lo, Py_ssize_t hi, bint training,
                          Py_ssize_t first_row) noexcept nogil:
@@ -99,10 +110,7 @@ cdef void activate_units(const Net *net, const Desk *desk, Py_ssize_t l, Share o
              layer.a + at)
     for s in range(lo, hi):
         if training and layer.h != layer.a:
-            drop_row(own.first_unit, width,
-                     dropout_base(net.dropout_seed, desk.step, l, first_row + s),
-                     net.dropout_threshold, <real>(1 / (1 - net.dropout)),
-                     layer.a + at, layer.h + at)
+            drop_units(net, desk, l, own, first_row + s, layer.a + at, layer.h + at)
         elif layer.h != layer.a:
             memcpy(layer.h + at, layer.a + at, width * sizeof(real))
         if own.last:
@@ -123,7 +131,7 @@ cdef void sparse_forward(const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t 
     for s in range(lo, hi):
         v = layer.own.first_vector
         for p in range(layer.own.first_panel, layer.own.last_panel):
-            nv = panels.size + (p < panels.larger)
+            nv = size_of(panels, p)
             width = nv * LANES
             panel = layer.weights + v * LANES * layer.rows
             z = layer.z + s * layer.stride + v * LANES
@@ -140,16 +148,16 @@ cdef void whole_product(const Net *net, const Desk *desk, Py_ssize_t l, Share ow
                         Py_ssize_t hi, Region wanted) noexcept nogil:
     """Z_l = A_{l-1} W_l + b_l, own columns of rows lo to hi, each sum in one chain."""
     cdef const Layer *layer = &desk.layers[l]
-    cdef const real *a = desk.input if l == 0 else (layer - 1).h
-    cdef Py_ssize_t a_row = net.input_stride if l == 0 else (layer - 1).stride
+    cdef Rows read = rows_read_by(net, desk, l)
     if layer.dotted:
         dot_columns(hi - lo, layer.n_out, (layer - 1).vectors, 0, panels_of((layer - 1).vectors),
-                    a + lo * a_row, a_row, layer.transposed, layer.weights + layer.n_in * LANES,
-                    False, layer.z + lo * layer.stride, layer.stride)
+                    read.at + lo * read.stride, read.stride, layer.transposed,
+                    layer.weights + layer.n_in * LANES, False, layer.z + lo * layer.stride,
+                    layer.stride)
         return
-    product(hi - lo, layer.vectors, own.first_panel, own.last_panel, layer.n_in, a + lo * a_row,
-            a_row, 1, layer.weights, 0, layer.rows, 0, FROM_BIAS, False,
-            layer.z + lo * layer.stride, layer.stride, wanted)
+    product(hi - lo, layer.vectors, own.first_panel, own.last_panel, layer.n_in,
+            read.at + lo * read.stride, read.stride, 1, layer.weights, 0, layer.rows, 0, FROM_BIAS,
+            False, layer.z + lo * layer.stride, layer.stride, wanted)
 
 
 cdef void first_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t hi,

@@ -8,21 +8,19 @@ cdef extern from "cpu.h" nogil:
 
 DTYPE = np.dtype(np.float32 if sizeof(real) == 4 else np.float64)
 VECTOR_LANES = LANES
+DEFAULT_PARAMETERS = {"leaky_relu": 0.1, "elu": 1.0}
 
 
 cdef inline real *numbers(cnp.ndarray array) noexcept:
     return <real *>cnp.PyArray_DATA(array)
 
 
-cdef tuple named(specification, defaults):
+cdef tuple named(specification):
     """A (name, parameter) pair from a name or a pair."""
     name, parameter = (specification, None) if isinstance(specification, str) else specification
     if name not in ACTIVATIONS:
         raise ValueError(f"activation is {name!r}; expected one of {', '.join(ACTIVATIONS)}.")
-    return name, defaults.get(name, 0.0) if parameter is None else parameter
-
-
-DEFAULT_PARAMETERS = {"leaky_relu": 0.1, "elu": 1.0}
+    return name, DEFAULT_PARAMETERS.get(name, 0.0) if parameter is None else parameter
 
 
 cdef cnp.ndarray block_of(matrix, Py_ssize_t spare=0):
@@ -54,7 +52,7 @@ def activation(activation, Z):
     """A = g(Z), of Z's shape; softmax runs along the last axis."""
     cdef cnp.ndarray a, largest, totals
     cdef Py_ssize_t stride
-    name, parameter = named(activation, DEFAULT_PARAMETERS)
+    name, parameter = named(activation)
     Z = np.asarray(Z)
     matching(dict(Z=(Z, Z.shape)))
     matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
@@ -73,7 +71,7 @@ def activation(activation, Z):
 def activation_derivative(activation, Z):
     """g'(Z), of Z's shape; softmax, whose outputs are coupled, has none elementwise."""
     cdef cnp.ndarray z, a, d
-    name, parameter = named(activation, DEFAULT_PARAMETERS)
+    name, parameter = named(activation)
     if name == "softmax":
         raise ValueError("activation 'softmax' has no elementwise derivative: its outputs are "
                          "coupled; expected one of the other activations")
@@ -141,7 +139,7 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
             slopes.shape[1], 1, numbers(across), 0, n_out, 0, FROM_ZERO, False, numbers(d),
             d.shape[1], nowhere())
     if Z is not None:
-        name, parameter = named(activation, DEFAULT_PARAMETERS)
+        name, parameter = named(activation)
         z = block_of(Z)
         a = z.copy()
         activate(ACTIVATIONS[name], parameter, m, in_vectors, z.shape[1], numbers(z), numbers(a))
@@ -155,7 +153,7 @@ def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
     cdef cnp.ndarray z, y, a, d, costs, totals, masses, weights
     from fastrna.validation import cost
 
-    output_name, output_parameter = named(output, DEFAULT_PARAMETERS)
+    output_name, output_parameter = named(output)
     name, parameter = cost(loss, output_name)
     parameter = parameter or 0.0
     width, m = columns_of("Z", Z), len(Z)
@@ -246,6 +244,10 @@ def adam_update(w, m, v, g, double learning_rate, double beta_1, double beta_2, 
 
 def dropout(A, double rate, seed, step, layer, first_row=0):
     """A with entries dropped at `rate` and the others divided by 1 - rate."""
+    columns_of("A", A)
+    matching(dict(A=(A, A.shape)))
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate is {rate}; expected at least 0 and below 1.")
     cdef cnp.ndarray a = np.ascontiguousarray(A), h = np.empty_like(a)
     cdef Py_ssize_t i, width = a.shape[1]
     for i in range(len(a)):

@@ -195,7 +195,7 @@ class Engine:
         dropout_seed: int = 0,
         n_threads: int = 1,
         fewer: bool = False,  # whether fewer threads may be taken, where they are as quick
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], Ending, float]: ...
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], Ending, float, BaseException | None]: ...
     def gradient(
         self,
         parameters: Array,  # (n_parameters,)

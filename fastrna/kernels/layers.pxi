@@ -52,9 +52,9 @@ cdef struct Layer:
     real *weights              # (rows, vectors) in panels
     real *velocity             # likewise; Adam's first moment
     real *second               # likewise; Adam's second moment
-    real *gradient             # likewise, where a whole gradient is needed
+    real *gradient             # likewise, where a whole one is needed; 2, in turn, of each slice
     real *transposed           # W^T (n_out, vectors of n_in) in panels
-    real *sums                 # (team, capacity, stride) each thread's share of A W, where shared
+    real *sums                 # (turns, seats, capacity, stride) each thread's share of A W
     real *z                    # (capacity, stride) pre-activations; a itself where g' needs no z
     real *a                    # (capacity, stride) activations
     real *h                    # (capacity, stride) what the next layer sees: a, or a after dropout
@@ -107,10 +107,26 @@ cdef struct Desk:
 cdef Py_ssize_t block_stride(Py_ssize_t width) noexcept nogil:
     """Numbers between rows of a block: room for the ones column, in whole cache lines; an odd
     number of them, as rows a large power of two apart would share a few sets of L1."""
-    cdef Py_ssize_t line = CACHE_LINE // sizeof(real), lines = (width + 1 + line - 1) // line
+    cdef Py_ssize_t line = CACHE_LINE // sizeof(real), lines = blocks_of(width + 1, line)
     if lines > 2 and lines % 2 == 0:
         lines += 1
     return lines * line
+
+
+cdef struct Rows:
+    # A block of rows: what is in it, and how far apart they are.
+    const real *at
+    Py_ssize_t stride
+
+
+cdef inline Rows rows_read_by(const Net *net, const Desk *desk, Py_ssize_t l) noexcept nogil:
+    """What a layer reads: the inputs, or what the layer below lets it see."""
+    cdef Rows rows
+    if l == 0:
+        rows.at, rows.stride = desk.input, net.input_stride
+    else:
+        rows.at, rows.stride = desk.layers[l - 1].h, desk.layers[l - 1].stride
+    return rows
 
 
 # -- whose units ----------------------------------------------------------------------------------

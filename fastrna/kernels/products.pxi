@@ -70,8 +70,9 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
                        const real *start,    # IN  (count mr, nv vectors) what the sums start from
                        Py_ssize_t start_row,
                        bint more,            # whether c is added to
-                       real *c,              # OUT (count mr, nv vectors), rows c_row apart
-                       Py_ssize_t c_row) noexcept nogil:
+                       real *c,              # OUT (count mr, nv vectors), rows c_row apart; IN too,
+                       Py_ssize_t c_row      # where it is added to, or the start itself
+                       ) noexcept nogil:
     """C = start + A B, or C + (start + A B), for a column of `count` tiles of C.
 
     The column is in here, and not around it, because GCC keeps an array in registers only where
@@ -208,9 +209,24 @@ cdef void tiles_across(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t
                 start_row, False, c, c_row)
 
 
+cdef inline Py_ssize_t blocks_of(Py_ssize_t count, Py_ssize_t size) noexcept nogil:
+    """How many blocks of `size` things, at most, hold them all."""
+    return (count + size - 1) // size
+
+
+cdef inline Py_ssize_t part_of(Py_ssize_t count, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+    """Where a thread's part of `count` things begins."""
+    return count * rank // team
+
+
 cdef struct Parts:
     # Things shared out evenly: the first `larger` parts hold size + 1, the others size.
     Py_ssize_t number, size, larger
+
+
+cdef inline Py_ssize_t size_of(Parts parts, Py_ssize_t i) noexcept nogil:
+    """How many things part i holds."""
+    return parts.size + (i < parts.larger)
 
 
 cdef inline Parts shared_out(Py_ssize_t count, Py_ssize_t number) noexcept nogil:
@@ -223,11 +239,11 @@ cdef inline Parts shared_out(Py_ssize_t count, Py_ssize_t number) noexcept nogil
 
 cdef inline Parts parts_of(Py_ssize_t count, Py_ssize_t most) noexcept nogil:
     """The fewest parts of at most so many."""
-    return shared_out(count, (count + most - 1) // most)
+    return shared_out(count, blocks_of(count, most))
 
 
 cdef inline Py_ssize_t vectors_of(Py_ssize_t width) noexcept nogil:
-    return (width + LANES - 1) // LANES
+    return blocks_of(width, LANES)
 
 
 cdef inline Parts panels_in(Py_ssize_t vectors) noexcept nogil:
@@ -302,7 +318,7 @@ cdef void row_product(Py_ssize_t vectors, Py_ssize_t depth,
     cdef Py_ssize_t p, nv
     cdef const real *bias = b + depth * b_row
     for p in range(columns.number):
-        nv = columns.size + (p < columns.larger)
+        nv = size_of(columns, p)
         if nv == 8:
             row_tile(8, depth, a, b, b_row, bias, c)
         elif nv == 7:
@@ -335,7 +351,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   Py_ssize_t b_first,    # the row of b that meets column 0 of a
                   Start start_from,
                   bint more,             # whether c is added to
-                  real *c,               # OUT (rows, vectors), those panels; rows c_row apart
+                  real *c,               # OUT, IN if more or FROM_C (rows, vectors), those panels
                   Py_ssize_t c_row,
                   Region wanted          # what is fetched with the last panel
                   ) noexcept nogil:
@@ -356,7 +372,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
         deep = min(depth - k, DEPTH_BLOCK)
         v = vector_of_panel(vectors, first_panel)
         for p in range(first_panel, last_panel):
-            nv = panels.size + (p < panels.larger)
+            nv = size_of(panels, p)
             if p == first_panel or p == panels.larger:
                 tiles = parts_of(rows, tile_rows(nv))
             b_depth = nv * LANES if b_row == 0 else b_row
@@ -411,7 +427,7 @@ cdef void pack(Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
     cdef real *row
     v = vector_of_panel(vectors_of(width), first_panel)
     for p in range(first_panel, last_panel):
-        nv = panels.size + (p < panels.larger)
+        nv = size_of(panels, p)
         row = packed + v * LANES * packed_rows + first * nv * LANES
         for i in range(first, last):
             source = flat + i * flat_row
@@ -430,7 +446,7 @@ cdef void unpack(Py_ssize_t rows, Py_ssize_t width,
     cdef Py_ssize_t vectors = vectors_of(width), p, nv, v = 0, i, columns
     cdef Parts panels = panels_in(vectors)
     for p in range(panels.number):
-        nv = panels.size + (p < panels.larger)
+        nv = size_of(panels, p)
         columns = min(nv * LANES, width - v * LANES)
         for i in range(rows):
             memcpy(flat + i * width + v * LANES, packed, columns * sizeof(real))
@@ -558,7 +574,7 @@ cdef void dot_columns(Py_ssize_t rows, Py_ssize_t n_out, Py_ssize_t vectors,
                       const real *across,   # IN  (n_out, vectors) W^T in panels, 0 past n_in
                       const real *bias,     # IN  (n_out,), or NULL for none
                       bint more,            # whether c is added to
-                      real *c,              # OUT (rows, one vector), rows c_row apart
+                      real *c,              # OUT, IN if more (rows, one vector), c_row apart
                       Py_ssize_t c_row) noexcept nogil:
     """A W + b over some inputs for a layer of a few units, whose tiles would use a few lanes of a
     vector: dot products, a vector's worth of rows at a time."""
@@ -578,7 +594,7 @@ cdef void dot_columns(Py_ssize_t rows, Py_ssize_t n_out, Py_ssize_t vectors,
                 dots[r] = splat(0)
             v = vector_of_panel(vectors, first_panel)
             for p in range(first_panel, last_panel):
-                nv = panels.size + (p < panels.larger)
+                nv = size_of(panels, p)
                 w = across + (v * n_out + o * nv) * LANES
                 if n == LANES:
                     for j in range(nv):
@@ -626,7 +642,7 @@ cdef inline real dot_of_row(Parts panels, Py_ssize_t packed_rows, const real *d,
     cdef Py_ssize_t p, nv, v = 0
     cdef vec total = splat(0)
     for p in range(panels.number):
-        nv = panels.size + (p < panels.larger)
+        nv = size_of(panels, p)
         total = dot(nv, d + v * LANES, packed + (v * packed_rows + i * nv) * LANES, total)
         v += nv
     return sum_of(total)
@@ -653,7 +669,7 @@ cdef void dot_rows(Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_
             at = min(i, last - LANES)
             v = 0
             for p in range(panels.number):
-                nv = panels.size + (p < panels.larger)
+                nv = size_of(panels, p)
                 w = packed + (v * packed_rows + at * nv) * LANES
                 begins, ends = p == 0, p + 1 == panels.number
                 if WIDEST >= 4 and nv == 4:

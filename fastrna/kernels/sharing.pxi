@@ -131,7 +131,7 @@ cdef double largest_share(const Net *net, const Layer *layers, Py_ssize_t team) 
     cdef Py_ssize_t l, rank, largest = 1, parts = most_parts(net, layers)
     cdef Share share
     if net.sharing == BY_SLICES:
-        return <double>((net.slices + team - 1) // team) / net.slices
+        return <double>blocks_of(net.slices, team) / net.slices
     if net.sharing == BY_TASKS:
         return 1 / <double>team
     for l in range(net.n_layers - 1):

@@ -60,6 +60,7 @@ cdef class Steps(Workspace):
     cdef bint over_batch
     cdef unsigned long long stop_at     # the step that is not to be taken
     cdef unsigned long long disband_at  # the step from which on the first thread works alone
+    cdef unsigned long long mode        # of subnormals, on the caller's thread
     cdef int ending
     cdef object error
 
@@ -102,8 +103,8 @@ cdef class Steps(Workspace):
         if self.net.sparse or desk.ahead:
             return
         if together:
-            lo = count * desk.rank // desk.team
-            hi = count * (desk.rank + 1) // desk.team
+            lo = part_of(count, desk.rank, desk.team)
+            hi = part_of(count, desk.rank + 1, desk.team)
             self.wait(desk, desk.rank, desk.team)  # nobody reads the last mini-batch any more
         self.data.gather(chunk, lo, hi - lo, desk.input + lo * stride, stride)
         if together:
@@ -192,10 +193,11 @@ cdef class Steps(Workspace):
     @cython.final
     cdef inline int decided(self, const Desk *desk, Py_ssize_t team) noexcept nogil:
         """What the first thread has decided of this step. All know it once they have met in it, and
-        until then nothing has changed but blocks that are computed anew."""
-        if desk.step >= self.stop_at:
+        until then nothing has changed but blocks that are computed anew. Whoever reads what is
+        decided of the next step already goes on as well."""
+        if desk.step >= told(&self.stop_at):
             return STOPPED
-        if desk.step >= self.disband_at and team > 1:
+        if desk.step >= told(&self.disband_at) and team > 1:
             return DISBANDED
         return DONE
 
@@ -211,13 +213,13 @@ cdef class Steps(Workspace):
         cdef bint weighted = self.data.weights != NULL, ends
         cdef const long long *chunk
         for c in range(chunks.number):
-            n = chunks.size + (c < chunks.larger)
+            n = size_of(chunks, c)
             ends = c == chunks.number - 1
             chunk = self.order + at
             lo, hi = 0, n
             if desk.team > 1 and not net.alone:
-                lo = n * desk.rank // desk.team
-                hi = n * (desk.rank + 1) // desk.team
+                lo = part_of(n, desk.rank, desk.team)
+                hi = part_of(n, desk.rank + 1, desk.team)
             self.gather(desk, n, chunk)
             gather_targets(self.data, desk, last, lo, hi, chunk)
             self.book(desk, GATHER)
@@ -301,7 +303,7 @@ cdef class Steps(Workspace):
         stage.update, stage.factor, stage.weighted = u[0], factor, self.data.weights != NULL
         stage.penalties = self.penalties_of(desk, 0)
         for c in range(chunks.number):
-            stage.rows = chunks.size + (c < chunks.larger)
+            stage.rows = size_of(chunks, c)
             stage.chunk, stage.first_row = self.order + at, at - first
             stage.first, stage.last = c == 0, c == chunks.number - 1
             self.begin_phase(desk, &stage, GATHER, 0)
@@ -335,8 +337,8 @@ cdef class Steps(Workspace):
 
     @cython.final
     cdef void slice_of_rows(self, Desk *desk, Py_ssize_t at, Py_ssize_t end, Py_ssize_t first,
-                            Py_ssize_t lo, Py_ssize_t room, double factor, const Update *u,
-                            Py_ssize_t slice, Py_ssize_t wanted_slice) noexcept nogil:
+                            Py_ssize_t lo, Py_ssize_t room, double factor, Py_ssize_t slice,
+                            Py_ssize_t wanted_slice) noexcept nogil:
         """The cost of the examples from place `at` to `end` of the order, in a mini-batch that
         begins at `first`, and their gradient, as those of a slice; in `room` rows of the blocks,
         from `lo` on. The gradient of the wanted slice, if any, is fetched meanwhile."""
@@ -350,7 +352,7 @@ cdef class Steps(Workspace):
         cdef Region wanted
         cost[0] = 0
         for c in range(chunks.number):
-            n = chunks.size + (c < chunks.larger)
+            n = size_of(chunks, c)
             chunk = self.order + at - lo
             self.data.gather(chunk, lo, n, desk.input + lo * net.input_stride, net.input_stride)
             gather_targets(self.data, desk, last, lo, lo + n, chunk)
@@ -363,9 +365,8 @@ cdef class Steps(Workspace):
             for l in range(net.n_layers - 1, -1, -1):
                 layer = &desk.layers[l]
                 gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), lo, n,
-                               desk.input if l == 0 else (layer - 1).h,
-                               net.input_stride if l == 0 else (layer - 1).stride,
-                               layer.gradient + slice * layer.size, c == 0, False, u, NULL)
+                               rows_read_by(net, desk, l), layer.gradient + slice * layer.size,
+                               c == 0, False, NULL, NULL)
                 self.book(desk, UPDATE)
                 if l > 0:
                     wanted = nowhere()
@@ -389,7 +390,7 @@ cdef class Steps(Workspace):
         for l in range(turned.n_layers):
             turned.layers[l].weights = desk.layers[l].weights
         for c in range(blocks.number):
-            n = blocks.size + (c < blocks.larger)
+            n = size_of(blocks, c)
             turn_examples(turned, self.data, self.order, at, n)
             self.book(desk, GATHER)
             forward_turned(turned, vectors_of(n))
@@ -413,19 +414,20 @@ cdef class Steps(Workspace):
         """One mini-batch, each desk its slices of the rows and its replica of the weights."""
         cdef Net *net = &self.net
         cdef Py_ssize_t slices = min(slices_of(count), self.net.slices), q, l, lo, hi
+        cdef Py_ssize_t own = part_of(slices, rank, team)
         cdef Py_ssize_t room = net.capacity // slices
         cdef Py_ssize_t turn = desk.turn * self.net.slices
         cdef int decision
         cdef Layer *layer
         # The slice that the next thread computes meanwhile: its gradient is wanted soon.
-        cdef Py_ssize_t others = slices * ((rank + 1) % team) // team - slices * rank // team
-        for q in range(slices * rank // team, slices * (rank + 1) // team):
-            lo = first + count * q // slices
-            hi = first + count * (q + 1) // slices
+        cdef Py_ssize_t others = part_of(slices, (rank + 1) % team, team) - own
+        for q in range(own, part_of(slices, rank + 1, team)):
+            lo = first + part_of(count, q, slices)
+            hi = first + part_of(count, q + 1, slices)
             if net.turned:
                 self.turned_slice(desk, lo, hi, factor, turn + q)
             else:
-                self.slice_of_rows(desk, lo, hi, first, q * room, room, factor, u, turn + q,
+                self.slice_of_rows(desk, lo, hi, first, q * room, room, factor, turn + q,
                                    turn + q + others if team > 1 else -1)
         self.wait(desk, rank, team)
         decision = self.decided(desk, team)
@@ -466,17 +468,18 @@ cdef class Steps(Workspace):
         self.ledger.n_steps += 1
         if not isfinite(self.ledger.cost_sum):
             self.ending = DIVERGENCE
-            self.stop_at = desk.step + 1
+            tell(&self.stop_at, desk.step + 1)
         elif self.ledger.n_steps % self.signal_period == 0 and self.signalled():
             self.ending = INTERRUPT
-            self.stop_at = desk.step + 1
+            tell(&self.stop_at, desk.step + 1)
         elif (self.ledger.watch.waited > 0 and self.disband_at == NEVER
               and hindered(&self.ledger.watch, seconds_now(), self.ledger.watch.waited)):
-            self.disband_at = desk.step + 1  # once and for all: others may read it much later
+            tell(&self.disband_at, desk.step + 1)  # once and for all: others may read it much later
 
     @cython.final
     cdef bint signalled(self) noexcept with gil:
         """Whether a signal's Python handler raised: Ctrl-C between two mini-batches."""
+        restore_subnormals(self.mode)
         try:
             PyErr_CheckSignals()
         except KeyboardInterrupt:
@@ -484,4 +487,6 @@ cdef class Steps(Workspace):
         except BaseException as error:
             self.error = error
             return True
+        finally:
+            flush_subnormals()
         return False

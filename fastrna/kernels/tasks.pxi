@@ -53,16 +53,6 @@ cdef struct Cell:
     Py_ssize_t panel, block
 
 
-cdef inline Py_ssize_t blocks_of(Py_ssize_t rows, Py_ssize_t size) noexcept nogil:
-    """Blocks of at most `size` rows."""
-    return (rows + size - 1) // size
-
-
-cdef inline Py_ssize_t part_of(Py_ssize_t count, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
-    """Where a thread's part of `count` things begins."""
-    return count * rank // team
-
-
 cdef Grid grid_of(Py_ssize_t vectors, Py_ssize_t blocks, Py_ssize_t group, Py_ssize_t rank,
                   Py_ssize_t team) noexcept nogil:
     cdef Grid grid
@@ -152,12 +142,13 @@ cdef void layer_task(const Net *net, const Desk *desk, const Stage *stage, Py_ss
     cdef Grid grid = rows_grid(result, stage.rows, owner, team)
     cdef Cell cell
     cdef Share own
+    cdef Rows read
     if task >= grid.panels * grid.blocks:
         task -= grid.panels * grid.blocks
         lo = (part_of(sliver_blocks(layer, stage.rows), owner, team) + task) * TASK_UNITS
-        pack_slivers(layer, lo, min(lo + TASK_UNITS, layer.rows), stage.rows,
-                     desk.input if stage.l == 0 else (layer - 1).h,
-                     net.input_stride if stage.l == 0 else (layer - 1).stride, net.capacity)
+        read = rows_read_by(net, desk, stage.l)
+        pack_slivers(layer, lo, min(lo + TASK_UNITS, layer.rows), stage.rows, read.at, read.stride,
+                     net.capacity)
         return
     cell = cell_of(grid, task)
     lo = part_of(stage.rows, cell.block, grid.blocks)
@@ -203,9 +194,8 @@ cdef void update_task(const Net *net, const Desk *desk, const Stage *stage, Py_s
     lo = cell.block * TASK_UNITS
     hi = min(lo + TASK_UNITS, layer.rows)
     gradient_tiles(net, layer, lo, hi, cell.panel, cell.panel + 1, 0, stage.rows,
-                   desk.input if l == 0 else (layer - 1).h,
-                   net.input_stride if l == 0 else (layer - 1).stride, layer.gradient, stage.first,
-                   stage.last, &stage.update,
+                   rows_read_by(net, desk, l), layer.gradient, stage.first, stage.last,
+                   &stage.update,
                    stage.penalties + LANES * (layer.first_penalty
                                               + cell.block * panels_of(layer.vectors)))
     if stage.last and l > 0:

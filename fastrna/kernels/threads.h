@@ -41,10 +41,23 @@ static double seconds_running(void) {
 typedef struct {
     unsigned arrivals;
     int turn;           /* which of `left` is of the phase that begins or is under way */
-    uint64_t left[2];   /* number of the next task, and above it, shifted by 32, of the first that is
-                         * no longer there; of the phase before, in turn, others may still read */
+    uint64_t left[2];   /* tasks: the low half is the number of the next, the high half one past the
+                         * last; two in turn, as others may still read those of the phase before */
     char rest[104];
 } place;
+
+/* What one thread may write while others read it, who need not see it at once. */
+#if defined(__GNUC__)
+static unsigned long long told(const unsigned long long *word) {
+    return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+static void tell(unsigned long long *word, unsigned long long value) {
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+#else
+static unsigned long long told(const unsigned long long *word) { return *word; }
+static void tell(unsigned long long *word, unsigned long long value) { *word = value; }
+#endif
 
 /* This thread's tasks of the phase that begins with the next meeting: 0 to n. */
 static void offer(place *own, int64_t n) {
@@ -85,7 +98,8 @@ static double await_team(const place *team, int size, int rank) {
     return since == 0 ? 0 : seconds_now() - since;
 }
 /* A task of one thread of the team for another: the first that is left of the thread's own, the last
- * of any other's; -1 where there is none. What a task reads and writes the meetings set in order. */
+ * of any other's; -1 where there is none. Relaxed: the meetings before and after a phase order what
+ * its tasks read and write. */
 static int64_t claim(place *team, int owner, int rank) {
     uint64_t *left = &team[owner].left[team[rank].turn];
     uint64_t seen = __atomic_load_n(left, __ATOMIC_RELAXED);

@@ -384,10 +384,10 @@ cdef void add_gradient(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors, b
     cdef Py_ssize_t t, c, mr, nr, j, rows = 0, most_rows = woven_rows(layer) - MR
     gradient += layer.offset
     for t in range(tiles.number):
-        mr = tiles.size + (t < tiles.larger)
+        mr = size_of(tiles, t)
         j = 0
         for c in range(columns.number):
-            nr = columns.size + (c < columns.larger)
+            nr = size_of(columns, c)
             dots_of(mr, nr, vectors, a, layer.d + j * turned.stride, turned.stride,
                     turned.sums + (rows * layer.n_out + j) * LANES, layer.n_out * LANES)
             j += nr

@@ -54,25 +54,15 @@ cdef class Workspace:
     cdef list buffers
     cdef Py_ssize_t n_penalties
 
-    def __cinit__(self, sizes, *args, **kwargs):
-        self.net.n_layers = len(sizes) - 1
-        self.buffers = []
-        self.layers = <Layer *>PyMem_RawCalloc(self.net.n_layers, sizeof(Layer))
-        if self.layers == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        cdef Py_ssize_t rank
-        for rank in range(1, self.seats):
-            PyMem_RawFree(self.desks[rank].layers)
-        PyMem_RawFree(self.layers)
-
     def __init__(self, sizes, activations, loss, optimizer, Py_ssize_t rows, double dropout=0.0,
                  bint sparse=False, bint input_gradient=False):
         cdef Net *net = &self.net
         cdef Layer *layer
         cdef Py_ssize_t l, offset = 0, capacity = min(rows, CHUNK_ROWS)
         cdef bint hidden, whole_gradient
+        net.n_layers = len(sizes) - 1
+        self.buffers = []
+        self.layers = <Layer *>self.block(net.n_layers * sizeof(Layer) // sizeof(real))
         net.loss, net.loss_parameter = LOSSES[loss[0]], loss[1]
         net.optimizer = OPTIMIZERS[optimizer]
         net.dropout = dropout
@@ -138,7 +128,7 @@ cdef class Workspace:
             if net.sharing == BY_TASKS and layer.vectors > WIDE_PANELS * NV:
                 layer.d_panels = self.block(capacity * layer.vectors * LANES)
                 layer.slivers = self.block(capacity * layer.rows)
-        self.ledger = <Ledger *>self.block(2 * CACHE_LINE // sizeof(real))
+        self.ledger = <Ledger *>self.block(sizeof(Ledger) // sizeof(real))
         self.slice_costs = <double *>self.block(2 * net.slices * CACHE_LINE // sizeof(real))
         self.seat(1)
 
@@ -173,19 +163,16 @@ cdef class Workspace:
         cdef bint aliases, drops
         if team <= before:
             return 0
-        desks = <Desk *>self.block(team * sizeof(Desk) // sizeof(real) + 1)
+        desks = <Desk *>self.block(team * sizeof(Desk) // sizeof(real))
         if before > 0:
             memcpy(desks, self.desks, before * sizeof(Desk))
         self.desks = desks
-        self.places = <place *>self.block(team * sizeof(place) // sizeof(real) + 32)
+        self.places = <place *>self.block(team * sizeof(place) // sizeof(real))
         for rank in range(before, team):
             desk = &self.desks[rank]
             desk.layers = self.layers
             if rank > 0:
-                desk.layers = <Layer *>PyMem_RawCalloc(net.n_layers, sizeof(Layer))
-                if desk.layers == NULL:
-                    raise MemoryError
-            self.seats = rank + 1
+                desk.layers = <Layer *>self.block(net.n_layers * sizeof(Layer) // sizeof(real))
             memcpy(desk.layers, self.layers, net.n_layers * sizeof(Layer))
             last = &desk.layers[net.n_layers - 1]
             desk.scratch = self.block(MOST_PARTS * JOIN_ROWS * WIDEST * LANES)
@@ -244,6 +231,7 @@ cdef class Workspace:
                 layer.sums = self.block(turns * team * net.capacity * layer.stride)
                 for rank in range(1, team):
                     self.desks[rank].layers[l].sums = layer.sums
+        self.seats = team  # only now that all have their blocks: memory may run out before
         return 0
 
     cdef int turn_desk(self, Desk *desk) except -1:
