@@ -21,6 +21,7 @@ from fastrna.training import DivergenceError, Trainer, train
 
 __version__ = "0.1.0"
 
+# Not the names of _ESTIMATORS, as "import *" would need scikit-learn then.
 __all__ = [
     "Adam",
     "Adaptive",
@@ -29,15 +30,12 @@ __all__ = [
     "History",
     "InverseScaling",
     "LBFGS",
-    "MLPClassifier",
-    "MLPRegressor",
     "Network",
     "SGD",
     "Scaler",
     "StepDecay",
     "Trainer",
     "datasets",
-    "from_sklearn",
     "gradient_descent",
     "isa",
     "plotting",

@@ -7,13 +7,14 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 import fastrna
 from fastrna import kernels
+from fastrna import validation as check
 from fastrna.extras import require
 
 _LEARNING_RATE, _MOMENTUM, _BATCH_SIZE = 0.1, 0.9, 32
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ArithmeticError, ImportError, OSError, ValueError) as error:
+    except (ArithmeticError, ImportError, OSError, TypeError, ValueError) as error:
         print(f"fastrna: {error}", file=sys.stderr)
         return 1
     return status
@@ -68,9 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command")
 
     demo = commands.add_parser("demo", help="train on the handwritten digits and report")
-    demo.add_argument("--epochs", type=_positive, default=50, help="default: %(default)s")
-    demo.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
-    demo.add_argument("--threads", type=_positive, help="default: chosen by the amount of work")
+    epochs, seed, threads = _integer(1, 10**6), _integer(0, 2**64 - 1), kernels.MOST_THREADS
+    demo.add_argument("--epochs", type=epochs, default=50, help="default: %(default)s")
+    demo.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
+    demo.add_argument(
+        "--threads", type=_integer(1, threads), help="default: chosen by the amount of work"
+    )
     demo.add_argument("--save", metavar="FILE", help="save the network, which takes raw pixels")
     demo.add_argument("--plot", metavar="FILE", help="draw cost and confusion (the plot extra)")
     demo.set_defaults(run=_demo)
@@ -80,21 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = _natural(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, not {text!r}")
-    return number
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"expected an integer from {least} to {most}, not {text!r}"
+            )
+        return number
 
-
-def _natural(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, not {text!r}")
-    return number
+    return convert
 
 
 # ------------------------------------------------------------------------------------------ demo
@@ -104,8 +106,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     from fastrna.datasets import load_digits, split
     from fastrna.plotting import confusion_matrix
 
+    # Said before the training rather than after it.
+    for option, file in (("--save", arguments.save), ("--plot", arguments.plot)):
+        if file is not None:
+            check.path(file, option)
     if arguments.plot:
-        # Said before the training rather than after it.
         require("matplotlib", "plot", "Pictures need matplotlib")
     X_train, y_train, X_test, y_test = split(*load_digits(), seed=arguments.seed)
     scaler = fastrna.Scaler("minmax").fit(X_train)

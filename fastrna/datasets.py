@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrna import validation as check
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -88,11 +90,9 @@ def load_gates(name: str, bipolar: bool = False) -> tuple[NDArray[np.float32], N
     >>> X.tolist(), y.tolist()
     ([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 1, 1, 0])
     """
-    if not isinstance(name, str) or name.lower() not in _GATES:
-        known = ", ".join(map(repr, _GATES))
-        raise ValueError(f"name is {name!r}, but the gates are {known}.")
+    name = check.known(name.lower() if isinstance(name, str) else name, "name", _GATES)
     X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float32)
-    y = np.array(_GATES[name.lower()], dtype=np.int64)
+    y = np.array(_GATES[name], dtype=np.int64)
     return (2 * X - 1, 2 * y - 1) if bipolar else (X, y)
 
 
@@ -119,8 +119,8 @@ def split(
 
     Raises
     ------
-    ValueError
-        If the lengths differ, or one of the parts would be empty.
+    ValueError, TypeError
+        If the lengths differ, one of the parts would be empty, or an argument is not as above.
 
     Examples
     --------
@@ -132,14 +132,17 @@ def split(
     X, y = np.asarray(X), np.asarray(y)
     if X.ndim == 0 or y.ndim == 0 or len(X) != len(y):
         raise ValueError(
-            f"X has shape {X.shape} and y has shape {y.shape}, but they must be of one length."
+            f"X has shape {X.shape} and y has shape {y.shape}; expected as many examples of one as "
+            "of the other."
         )
+    test = check.real(test, "test", 0, 1, low_open=True, high_open=True)
+    seed = check.optional(check.integer, seed, "seed", 0)
     m = len(X)
-    n_test = round(test * m) if 0.0 < test < 1.0 else 0
+    n_test = round(test * m)
     if not 0 < n_test < m:
         raise ValueError(
-            f"test is {test!r}, which leaves a part of the {m} examples empty: "
-            "expected a fraction between 0 and 1."
+            f"test is {test!r}, which leaves a part of the {m} examples empty; expected at least "
+            "one in each."
         )
     order = np.random.default_rng(seed).permutation(m)
     train, held_out = order[n_test:], order[:n_test]

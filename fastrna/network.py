@@ -84,8 +84,6 @@ class Network:
     7510
     """
 
-    scaler: Scaler | None
-
     def __init__(
         self,
         sizes: Sequence[int],
@@ -95,8 +93,8 @@ class Network:
         seed: int | None = None,
         init: str = "auto",
     ):
-        self.sizes = check.layer_sizes(sizes)
-        self.activations = check.layer_activations(hidden, output, len(self.sizes) - 2)
+        self._sizes = check.layer_sizes(sizes)
+        self._activations = check.layer_activations(hidden, output, len(self._sizes) - 2)
         self.dtype = check.float_type(dtype)
         check.known(init, "init", _INITIALISATIONS)
         if seed is not None:
@@ -104,11 +102,11 @@ class Network:
         self._allocate()
         if init != "zeros":
             self._initialise(np.random.default_rng(seed), init)
-        self.scaler = None
+        self._scaler = None
 
     def _allocate(self):
         """Lay out the flat parameters, their views, and the predictor over them."""
-        pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        pairs = list(zip(self._sizes[:-1], self._sizes[1:], strict=True))
         self.n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairs)
         self._buffer = np.zeros(self.n_parameters + _SPARE, self.dtype)
         self._parameters = self._buffer[: self.n_parameters]
@@ -120,11 +118,11 @@ class Network:
             self._biases.append(self._parameters[end : end + n_out])
             at = end + n_out
         self._kernel = kernels.load(self.dtype)
-        self._specifications = [(name, parameter or 0.0) for name, parameter in self.activations]
-        self._predictor = self._kernel.Predictor(self.sizes, self._specifications, self._buffer)
+        self._specifications = [(name, parameter or 0.0) for name, parameter in self._activations]
+        self._predictor = self._kernel.Predictor(self._sizes, self._specifications, self._buffer)
         self._engines = {}
-        output = self.activations[-1][0]
-        self._narrow_rows = self._kernel.most_narrow_rows(self.sizes)
+        output = self._activations[-1][0]
+        self._narrow_rows = self._kernel.most_narrow_rows(self._sizes)
         # What "auto" means, if targets need not be looked through for it.
         matched = check.cost("auto", output)
         self._quick_loss = None if matched[0] in check.LOSSES_OF_SOME else matched
@@ -132,11 +130,32 @@ class Network:
         self._row = self._predictor.predict_one
 
     def _initialise(self, rng, init):
-        for weights, (name, _) in zip(self._weights, self.activations, strict=True):
+        for weights, (name, _) in zip(self._weights, self._activations, strict=True):
             n_in, n_out = weights.shape
             he = init == "he" or (init == "auto" and name in _RECTIFIERS)
             limit = np.sqrt(6.0 / (n_in if he else n_in + n_out))
             weights[:] = rng.uniform(-limit, limit, size=weights.shape)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Widths of the layers, input first."""
+        return list(self._sizes)
+
+    @property
+    def activations(self) -> list[tuple[str, float | None]]:
+        """Name and parameter of each layer's activation."""
+        return list(self._activations)
+
+    @property
+    def scaler(self) -> Scaler | None:
+        """What scales the inputs of every method, or None."""
+        return self._scaler
+
+    @scaler.setter
+    def scaler(self, scaler: Scaler | None) -> None:
+        """Carry a fitted scaler of as many columns as there are inputs, or None."""
+        check.scaler(scaler, self._sizes[0])
+        self._scaler = scaler
 
     @property
     def parameters(self) -> NDArray[Any]:
@@ -149,7 +168,7 @@ class Network:
     @parameters.setter
     def parameters(self, values: ArrayLike) -> None:
         """Copy the values into the network's own storage."""
-        self._parameters[:] = values
+        self._parameters[:] = check.parameters(values, self.n_parameters)
 
     @property
     def weights(self) -> list[NDArray[Any]]:
@@ -162,27 +181,27 @@ class Network:
         return list(self._biases)
 
     def __repr__(self):
-        names = [name if p is None else (name, p) for name, p in self.activations]
+        names = [name if p is None else (name, p) for name, p in self._activations]
         return (
-            f"Network({self.sizes}, hidden={names[:-1]}, output={names[-1]!r}, "
+            f"Network({self._sizes}, hidden={names[:-1]}, output={names[-1]!r}, "
             f"dtype='{self.dtype}')"
         )
 
     def __getstate__(self):
         return {
-            "sizes": self.sizes,
-            "activations": self.activations,
+            "sizes": self._sizes,
+            "activations": self._activations,
             "dtype": self.dtype.name,
             "parameters": self._parameters.copy(),
-            "scaler": copy.deepcopy(self.scaler),
+            "scaler": copy.deepcopy(self._scaler),
         }
 
     def __setstate__(self, state):
-        self.sizes, self.activations = state["sizes"], state["activations"]
+        self._sizes, self._activations = state["sizes"], state["activations"]
         self.dtype = np.dtype(state["dtype"])
         self._allocate()
         self._parameters[:] = state["parameters"]
-        self.scaler = state["scaler"]
+        self._scaler = state["scaler"]
 
     def __deepcopy__(self, memo):
         return self.copy()
@@ -226,20 +245,13 @@ class Network:
 
     def _scaling(self):
         """Shift and scale of the inputs, as float64 arrays, or (None, None)."""
-        if self.scaler is None:
+        if self._scaler is None:
             return None, None
-        if not hasattr(self.scaler, "scale_"):
-            raise ValueError(f"scaler is {self.scaler!r}; expected a fitted Scaler, or None.")
-        scaling = tuple(
+        check.scaler(self._scaler, self._sizes[0])  # it may have been fitted anew
+        return tuple(
             np.ascontiguousarray(part, np.float64)
-            for part in (self.scaler.shift_, self.scaler.scale_)
+            for part in (self._scaler.shift_, self._scaler.scale_)
         )
-        if any(part.shape != (self.sizes[0],) for part in scaling):
-            raise ValueError(
-                f"scaler was fitted on {scaling[0].size} columns; expected {self.sizes[0]}, the "
-                "width of the input layer."
-            )
-        return scaling
 
     def _check_parameters(self):
         if self._kernel.first_nonfinite(self._parameters) >= 0:
@@ -253,7 +265,7 @@ class Network:
         To predict, rows that are read in place are left for the kernel to look through.
         """
         shift, scale = self._scaling()
-        n_x, n_y = self.sizes[0], self.sizes[-1]
+        n_x, n_y = self._sizes[0], self._sizes[-1]
         if check.is_sparse(X):
             (m, _), (indptr, indices, values) = check.sparse_inputs(X, n_x, self.dtype, name)
             if scale is not None:
@@ -303,8 +315,10 @@ class Network:
         array([[0.]], dtype=float32)
         """
         n_threads = check.threads(n_threads)
+        if out is not None and isinstance(X, np.ndarray) and np.may_share_memory(X, out):
+            X = X.copy()  # a row that is written must not be one that is still to be read
         data = self._data(X, to_predict=True)
-        shape = (data.m, self.sizes[-1])
+        shape = (data.m, self._sizes[-1])
         if out is None:
             out = np.empty(shape, self.dtype)
         else:
@@ -361,11 +375,11 @@ class Network:
         >>> net.predict_one(np.zeros(2, np.float32))
         array([0.], dtype=float32)
         """
-        if self.scaler is None:
+        if self._scaler is None:
             fast = self._row(x, out)
             if fast is not None:
                 return fast
-        n_x, n_y = self.sizes[0], self.sizes[-1]
+        n_x, n_y = self._sizes[0], self._sizes[-1]
         x = check.numeric(x, "x")
         if x.shape != (n_x,):
             raise ValueError(f"x has shape {x.shape}; expected ({n_x},), one example.")
@@ -423,7 +437,7 @@ class Network:
         >>> net.loss_and_gradient([[1.0], [2.0]], [1.0, 3.0])
         (2.5, array([-3.5, -2. ]))
         """
-        if self.scaler is None and isinstance(loss, str) and loss == "auto":
+        if self._scaler is None and isinstance(loss, str) and loss == "auto":
             # Taken out while in use, so that two threads never share one; there from the second
             # call on, if at all.
             narrow = self._engines.pop(self._quick_loss, None)
@@ -432,7 +446,7 @@ class Network:
                 self._engines[self._quick_loss] = narrow
                 if found is not None:
                     return found
-        loss = check.cost(loss, self.activations[-1][0])
+        loss = check.cost(loss, self._activations[-1][0])
         l1, l2 = check.real(l1, "l1", 0), check.real(l2, "l2", 0)
         data = self._examples(X, y, loss[0], sample_weight)
         self._check_parameters()
@@ -440,22 +454,22 @@ class Network:
 
     def _examples(self, X, y, loss, sample_weight=None, names=("X", "y")):
         """Return checked inputs, targets and weights as the kernels read them."""
-        if sample_weight is None and self.scaler is None and loss not in check.LOSSES_OF_SOME:
-            data = self._kernel.plain_examples(X, y, self.sizes[0], self.sizes[-1])
+        if sample_weight is None and self._scaler is None and loss not in check.LOSSES_OF_SOME:
+            data = self._kernel.plain_examples(X, y, self._sizes[0], self._sizes[-1])
             if data is not None:
                 return data
         sparse = check.is_sparse(X)
-        inputs = X if sparse else check.inputs(X, self.sizes[0], names[0])
+        inputs = X if sparse else check.inputs(X, self._sizes[0], names[0])
         m = inputs.shape[0]
         y = check.targets(
-            y, m, self.sizes[-1], self.activations[-1][0], self.dtype, names[1], names[0]
+            y, m, self._sizes[-1], self._activations[-1][0], self.dtype, names[1], names[0]
         )
         check.targets_of_loss(y, loss, names[1])
         weight = check.weights_of_examples(sample_weight, m)
         if sparse:
             return self._data(X, y, weight, names[0])
         return self._kernel.Data(
-            m, self.sizes[0], self.sizes[-1], inputs, y, weight, *self._scaling()
+            m, self._sizes[0], self._sizes[-1], inputs, y, weight, *self._scaling()
         )
 
     def _gradient(self, data, loss, l1=0.0, l2=0.0, n_threads=None):
@@ -499,12 +513,12 @@ class Network:
             return None
         # Out of the dictionary while in use, so that two threads never share one.
         return self._engines.pop(loss, None) or self._kernel.NarrowGradient(
-            self.sizes, self._specifications, (loss[0], loss[1] or 0.0)
+            self._sizes, self._specifications, (loss[0], loss[1] or 0.0)
         )
 
     def _engine(self, optimizer, loss, rows, **options):
         return self._kernel.Engine(
-            self.sizes, self._specifications, (loss[0], loss[1] or 0.0), optimizer, rows, **options
+            self._sizes, self._specifications, (loss[0], loss[1] or 0.0), optimizer, rows, **options
         )
 
     def jacobian(self, X: Inputs) -> NDArray[Any]:
@@ -536,7 +550,7 @@ class Network:
         data = self._data(X)
         if data.is_sparse:
             raise TypeError("X is sparse; expected a dense array.")
-        out = np.empty((data.m, self.sizes[-1], self.sizes[0]), self.dtype)
+        out = np.empty((data.m, self._sizes[-1], self._sizes[0]), self.dtype)
         rows = min(data.m, CHUNK_ROWS)
         engine = self._engine("none", ("squared_error", None), rows, input_gradient=True)
         engine.jacobian(self._parameters, data, out)
@@ -572,6 +586,7 @@ class Network:
         """
         from fastrna.persistence import save_network
 
+        self._scaling()  # what does not fit would be found when it is loaded
         save_network(self, path)
 
     @staticmethod
@@ -625,4 +640,5 @@ class Network:
         """
         from fastrna.persistence import network_to_onnx
 
+        self._scaling()
         network_to_onnx(self, path)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from fastrna import validation as check
 from fastrna.extras import require
 from fastrna.scaling import Scaler
 
@@ -176,6 +177,7 @@ def _decode(value: Any, arrays: Arrays) -> Any:
 def _write(path: Path, kind: str, tree: dict[str, Any]) -> None:
     from fastrna import __version__
 
+    path = check.path(path)
     arrays: Arrays = {}
     header = {
         "format": _HEADER,
@@ -185,7 +187,7 @@ def _write(path: Path, kind: str, tree: dict[str, Any]) -> None:
         "content": _encode(tree, "", arrays),
     }
     text = json.dumps(header)
-    if os.fspath(path).endswith(".safetensors"):
+    if path.endswith(".safetensors"):
         content = _safetensors().save(
             {name: np.asarray(array, order="C") for name, array in arrays.items()},
             metadata={_HEADER: text},
@@ -302,6 +304,7 @@ def network_to_onnx(net: Network, path: Path) -> None:
     """Write a network, with its scaler, as an ONNX model: `Network.to_onnx`."""
     from fastrna import __version__
 
+    path = check.path(path)
     onnx = require("onnx", "onnx", "An ONNX model needs onnx")
     helper = onnx.helper
     graph = _Graph(onnx, np.dtype(net.dtype))

@@ -45,7 +45,7 @@ restore_best, n_threads
         self.batch_size = check.optional(check.integer, self.batch_size, "batch_size")
         self.target_cost = check.optional(check.real, self.target_cost, "target_cost")
         self.shuffle, self.restore_best = bool(self.shuffle), bool(self.restore_best)
-        self.seed = check.optional(check.integer, self.seed, "seed", 0)
+        self.seed = check.optional(check.integer, self.seed, "seed", 0, 2**64 - 1)
         self.l1, self.l2 = check.real(self.l1, "l1", 0), check.real(self.l2, "l2", 0)
         self.dropout = check.real(self.dropout, "dropout", 0, 1, high_open=True)
         self.l2_over_batch = bool(self.l2_over_batch)

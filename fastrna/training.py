@@ -21,6 +21,8 @@ from fastrna.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+_EPOCHS_A_CALL = 1 << 16  # of the engine, which takes memory for each
+
 Optimizer: TypeAlias = "SGD | Adam | LBFGS | str"
 HeldOut: TypeAlias = "tuple[ArrayLike, ArrayLike] | float"
 
@@ -103,18 +105,19 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             l2=l2, dropout=dropout, l2_over_batch=l2_over_batch, patience=patience,
             restore_best=restore_best, n_threads=n_threads,
         )  # fmt: skip
-        self.class_weight = class_weight
-        self.validation = check.held_out(validation)
-        if patience is not None and validation is None:
+        if isinstance(self.optimizer, LBFGS) and dropout:
             raise ValueError(
-                f"patience is {patience} without validation; expected validation examples to "
-                "follow, or patience None."
+                f"dropout is {dropout} with optimizer LBFGS, which needs the same cost whenever it "
+                "evaluates it; expected 0."
             )
+        self.class_weight = class_weight
+        self.validation = validation
+        self._check_validation()
         if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
             raise TypeError(f"callbacks is {callbacks!r}; expected a list of callables.")
         self.callbacks = list(callbacks)
         self.progress = progress
-        self.checkpoint = checkpoint
+        self.checkpoint = check.optional(check.path, checkpoint, "checkpoint")
         self._learning_rate = self.optimizer.learning_rate
         self._even_rates = None  # as `_rates` made them, until the learning rate changes
         self.n_epochs = 0
@@ -126,6 +129,22 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._engine, self._engine_serves = None, (0, False)  # the most rows, whether they are CSR
         self._moments = (0, None, None)
         self._free = [True]  # empty while a call is under way
+
+    def __getstate__(self):
+        # Between calls the engine holds nothing but the moments that is not elsewhere.
+        return vars(self) | {
+            "_engine": None, "_engine_serves": (0, False), "_moments": self._take_moments(),
+            "_free": [True],
+        }  # fmt: skip
+
+    def _check_validation(self):
+        """Check what to validate on, which is not saved where it is examples, and may be set."""
+        self.validation, patience = check.held_out(self.validation), self.settings.patience
+        if patience is not None and self.validation is None:
+            raise ValueError(
+                f"patience is {patience} without validation; expected validation examples to "
+                "follow, or patience None."
+            )
 
     @property
     def learning_rate(self) -> float:
@@ -235,10 +254,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         before = "no epoch was finite before"
         if self._last_finite is not None:
             before = f"the last finite cost was {self._last_finite:.6g}"
+        what = "A parameter became infinite" if math.isfinite(last) else f"The cost became {last}"
         raise DivergenceError(
-            f"The cost became {last} in epoch {self.n_epochs + 1}; {before}. The network holds the "
-            "parameters from before that epoch. Try a smaller learning_rate "
-            f"(it was {self.learning_rate:g}), scaled inputs, or a smaller momentum."
+            f"{what} in epoch {self.n_epochs + 1}; {before}. The network holds the parameters from "
+            f"before that epoch. Try a smaller learning_rate (it was {self.learning_rate:g}), "
+            "scaled inputs, or a smaller momentum."
         )
 
     def _rates(self, count):
@@ -301,7 +321,10 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         data = self.network._examples(X, y, self.loss[0], sample_weight, names)
         if self.class_weight is None:
             return data
-        by_class = check.weights_of_classes(self.class_weight, y, self.network.sizes[-1])
+        net = self.network
+        by_class = check.weights_of_classes(
+            self.class_weight, y, net.sizes[-1], net.activations[-1][0]
+        )
         weight = by_class if sample_weight is None else by_class * np.asarray(sample_weight, float)
         return self.network._examples(X, y, self.loss[0], weight, names)
 
@@ -468,6 +491,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         3
         """
         epochs = check.integer(epochs, "epochs")
+        self._check_validation()
         X, y, sample_weight, held_out = self._hold_out(X, y, sample_weight)
         twin = self._float64_twin() if isinstance(self.optimizer, LBFGS) else self
         data = twin.prepare(X, y, sample_weight)
@@ -478,13 +502,16 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         history = History()
         schedule = self.optimizer.schedule
         between = self.callbacks or self.progress or held_out or self.checkpoint
-        if between or self.settings.patience or isinstance(schedule, Adaptive):
+        if between or isinstance(schedule, Adaptive):
             self._run_epoch_by_epoch(data, epochs, held_out, history)
             return history
-        rates = self._rates(epochs)
-        costs, seconds, ending = self._descend(data, rates)
-        history._extend(cost=costs, seconds=seconds, learning_rate=rates[: len(costs)])
-        history.stopped_by = ending
+        for done in range(0, epochs, _EPOCHS_A_CALL):
+            rates = self._rates(min(epochs - done, _EPOCHS_A_CALL))
+            costs, seconds, ending = self._descend(data, rates)
+            history._extend(cost=costs, seconds=seconds, learning_rate=rates[: len(costs)])
+            history.stopped_by = ending
+            if ending != "epochs":
+                break
         return history
 
     def _run_epoch_by_epoch(self, data, epochs, held_out, history):
@@ -512,15 +539,18 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         watched = history._columns["cost"][-1]
         if held_out is not None:
             X, y, data = held_out
-            watched = self.evaluate(data)
-            history._extend(validation_cost=[watched], validation_score=[self._score(X, y)])
+            watched = score = math.nan  # one entry an epoch, if an interrupt comes meanwhile
+            try:
+                watched, score = self.evaluate(data), self._score(X, y)
+            finally:
+                history._extend(validation_cost=[watched], validation_score=[score])
         patience = self.settings.patience
         if patience is not None or held_out is not None:
             best.see(watched, self.network)
         progress.show(history.n_epochs, history._columns["cost"][-1])
+        stop = any([callback(self, history) for callback in self.callbacks])
         if self.checkpoint is not None:
-            self.save(self.checkpoint)
-        stop = any([callback(self, history) is True for callback in self.callbacks])
+            self.save(self.checkpoint)  # after the callbacks, of which it is to know
         if history.stopped_by == "epochs":
             if stop:
                 history.stopped_by = "callback"
@@ -627,7 +657,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def state(self) -> dict[str, Any]:
         """Return options, optimizer state, random state and counters: arrays and plain values.
 
-        Callbacks, validation, progress and checkpoint are not part of it.
+        Callbacks, progress, checkpoint and the examples to validate on are not part of it.
 
         Returns
         -------
@@ -648,6 +678,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             if isinstance(weight, dict)
             else weight,
             "options": dataclasses.asdict(self.settings),
+            "validation": None if isinstance(self.validation, tuple) else self.validation,
             "n_epochs": self.n_epochs,
             "n_steps": n_steps,
             "learning_rate": float(self.learning_rate),
@@ -684,7 +715,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         n_epochs = check.integer(state["n_epochs"], "n_epochs", 0)
         n_steps = check.integer(state["n_steps"], "n_steps", 0)
         stagnant = check.integer(state["stagnant"], "stagnant", 0)
-        dropout_seed = check.integer(state["dropout_seed"], "dropout_seed", 0)
+        dropout_seed = check.integer(state["dropout_seed"], "dropout_seed", 0, 2**64 - 1)
         learning_rate = check.real(state["learning_rate"], "learning_rate", 0)
         lowest = float(state["lowest"])
         moments = state["first_moment"], state["second_moment"]
@@ -694,6 +725,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                     f"state has moments of shape {np.shape(moment)}; expected "
                     f"({self.network.n_parameters},), one a parameter."
                 )
+        validation = check.held_out(state.get("validation"))  # files of before had none
         weight = state["class_weight"]
         weight = dict(weight) if isinstance(weight, (list, tuple)) else weight
         rng = np.random.default_rng()
@@ -702,6 +734,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self.optimizer, self.loss, self.settings, self.class_weight = (
             optimizer, loss, settings, weight,
         )  # fmt: skip
+        self.validation = self.validation if validation is None else validation
         self.n_epochs, self._dropout_seed, self._rng = n_epochs, dropout_seed, rng
         self._learning_rate, self._even_rates = learning_rate, None
         self._lowest, self._stagnant, self._last_finite = lowest, stagnant, None
@@ -833,11 +866,11 @@ def train(
     restore_best : bool, default True
         Whether to end with the parameters of the best validation cost.
     callbacks : sequence of callables
-        Called as ``callback(trainer, history)`` after each epoch; True stops.
+        Called as ``callback(trainer, history)`` after each epoch; what is true stops.
     progress : bool, default False
         Show a bar (tqdm where installed, else a line on a terminal).
     checkpoint : path, optional
-        File in which the trainer is saved after each epoch.
+        File in which the trainer is saved after each epoch and its callbacks.
     n_threads : int or None, default None
         Threads; None takes as many as pay. The result is the same bit for bit.
 

@@ -7,12 +7,15 @@ Each check returns the value in the form the rest of the library uses, or raises
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import numbers
+import os
 
 import numpy as np
 
 from fastrna import kernels
+from fastrna.scaling import Scaler
 
 #: Activations and the default of their parameter; None where they take none.
 ACTIVATIONS = {
@@ -43,6 +46,7 @@ LOSSES = {
 }
 
 _THRESHOLDS = ("step", "sign")
+_OUTPUTS_OF_CLASSES = ("softmax", "sigmoid", *_THRESHOLDS)
 #: Outputs that a cost goes with. Squared error goes with all but thresholds, costs that are not
 #: listed with all but thresholds and softmax.
 _OUTPUTS_OF = {
@@ -56,6 +60,11 @@ _AUTO = {"sigmoid": "log_loss", "softmax": "log_loss", "exp": "poisson"} | dict.
 #: Costs that are not defined for all targets.
 LOSSES_OF_SOME = frozenset(["log_loss", "poisson", "perceptron"])
 _BLOCK_ELEMENTS = 1 << 18
+_MOST_PARAMETERS = 1 << 40
+_WEIGHTS = (
+    1e-30,
+    1e30,
+)  # within which the largest of the examples' may lie: sums are of the net's type
 
 
 def known(value, name, names):
@@ -134,7 +143,52 @@ def layer_sizes(sizes):
         ) from None
     if len(sizes) < 2:
         raise ValueError(f"sizes is {sizes}; expected at least two layers, input and output.")
-    return [integer(n, f"sizes[{i}]") for i, n in enumerate(sizes)]
+    sizes = [integer(n, f"sizes[{i}]") for i, n in enumerate(sizes)]
+    numbers_in_all = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
+    if numbers_in_all > _MOST_PARAMETERS:
+        raise ValueError(
+            f"sizes is {sizes}, with {numbers_in_all} parameters; expected at most "
+            f"{_MOST_PARAMETERS}."
+        )
+    return sizes
+
+
+def scaler(value, n_x):
+    """Raise unless it is None, or a fitted `Scaler` of n_x columns."""
+    if value is None:
+        return
+    if not isinstance(value, Scaler) or not hasattr(value, "scale_"):
+        raise TypeError(f"scaler is {value!r}; expected a fitted fastrna.Scaler, or None.")
+    if value.scale_.size != n_x:
+        raise ValueError(
+            f"scaler was fitted on {value.scale_.size} columns; expected {n_x}, the width of the "
+            "input layer."
+        )
+
+
+def parameters(values, n_parameters):
+    """Return what is to become of all parameters: one number, or one for each."""
+    values = numeric(values, "parameters")
+    if values.shape not in ((), (n_parameters,)):
+        raise ValueError(
+            f"parameters has shape {values.shape}; expected ({n_parameters},), all of the "
+            "network's, or one number."
+        )
+    return values
+
+
+def path(value, name="path"):
+    """Return where a file is to be written, as a str; its folder must be there."""
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = None
+    if not isinstance(text, str) or not text:
+        raise TypeError(f"{name} is {value!r}; expected the name of a file, a str or a path.")
+    folder = os.path.dirname(os.path.abspath(text))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{name} is {text!r}, in a folder that does not exist.")
+    return text
 
 
 def layer_activations(hidden, output, n_hidden):
@@ -143,7 +197,8 @@ def layer_activations(hidden, output, n_hidden):
     is_pair = (
         isinstance(hidden, (list, tuple))
         and len(hidden) == 2
-        and not (isinstance(hidden[1], (list, tuple)) or hidden[1] in ACTIVATIONS)
+        and not isinstance(hidden[1], (list, tuple))
+        and not (isinstance(hidden[1], str) and hidden[1] in ACTIVATIONS)
     )
     if isinstance(hidden, (list, tuple)) and not is_pair:
         if len(hidden) != n_hidden:
@@ -284,6 +339,9 @@ def sparse_inputs(X, n_x, dtype, name="X"):
     if X.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {X.dtype}; expected real numbers.")
     X = X.tocsr()
+    steps = np.diff(X.indptr)
+    if X.indptr[0] != 0 or X.indptr[-1] > len(X.data) or (steps < 0).any():
+        raise ValueError(f"{name} has an indptr that does not rise from 0; expected a valid CSR.")
     values = np.ascontiguousarray(X.data, dtype=dtype)
     if not np.isfinite(values).all():
         place = int(np.argmin(np.isfinite(values)))
@@ -322,7 +380,11 @@ def targets(y, m, n_y, output, dtype, name="y", X_name="X"):
             f"{name} has {y.shape[1]} columns; expected {n_y}, the width of the output layer."
         )
     _within_range(y, output, name)
-    return np.ascontiguousarray(y, dtype=dtype)
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(y, dtype=dtype)
+    if converted.dtype != y.dtype and converted.dtype.itemsize < y.dtype.itemsize:
+        finite(converted, f"{name} as {converted.dtype}")
+    return converted
 
 
 def _classes(y, n_y, name):
@@ -371,9 +433,10 @@ def held_out(validation):
     if isinstance(validation, numbers.Real):
         return real(validation, "validation", 0, 1, low_open=True, high_open=True)
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        count = f" of {len(validation)}" if isinstance(validation, (tuple, list)) else ""
         raise TypeError(
-            f"validation is {type(validation).__name__}; expected (X, y), or the fraction of the "
-            "examples to hold out."
+            f"validation is {type(validation).__name__}{count}; expected (X, y), or the fraction "
+            "of the examples to hold out."
         )
     return tuple(validation)
 
@@ -392,14 +455,24 @@ def weights_of_examples(sample_weight, m, name="sample_weight"):
         raise ValueError(f"{name} has {weight[row]} at row {row}; expected none below 0.")
     if not weight.any():
         raise ValueError(f"{name} is zero for every example; expected at least one above 0.")
+    if not _WEIGHTS[0] <= weight.max() <= _WEIGHTS[1]:
+        raise ValueError(
+            f"{name} is {weight.max():g} at most; expected its largest from {_WEIGHTS[0]:g} to "
+            f"{_WEIGHTS[1]:g}."
+        )
     return weight
 
 
-def weights_of_classes(class_weight, y, n_y):
+def weights_of_classes(class_weight, y, n_y, output):
     """Return the weight of each example from that of its class: a dict, or "balanced".
 
     "balanced" weighs class k by m / (number of classes that occur * count of k).
     """
+    if output not in _OUTPUTS_OF_CLASSES or (n_y > 1 and output != "softmax"):
+        raise ValueError(
+            f"class_weight goes with classes, but the network has {n_y} outputs {output!r}; "
+            "expected 'softmax', or one output 'sigmoid', 'step' or 'sign'."
+        )
     y = np.asarray(y)
     labels = y if y.ndim == 1 else (y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0])
     if isinstance(class_weight, str):
@@ -423,4 +496,6 @@ def weights_of_classes(class_weight, y, n_y):
                 f"class_weight names class {label!r}; expected classes that occur in y."
             )
         weight[labels == label] = value
+    if not weight.any():
+        raise ValueError("class_weight is zero for every example; expected one above 0.")
     return weight

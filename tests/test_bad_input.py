@@ -453,10 +453,104 @@ def test_gradient_descent(gradient, w0, steps, words):
         assert word in str(caught.value), str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["", "0", "-1", "two", "2x", " 2", "1025"])
+@pytest.mark.parametrize("value", ["0", "-1", "two", "2x", " 2", "1025", "9" * 30])
 def test_threads_in_the_environment(value, monkeypatch):
     net = network()
     monkeypatch.setenv("FASTRNA_NUM_THREADS", value)
     refuse(net, lambda: fastrna.train(net, GOOD_X, GOOD_Y), "FASTRNA_NUM_THREADS", repr(value))
-    monkeypatch.setenv("FASTRNA_NUM_THREADS", "02")
-    fastrna.train(net, GOOD_X, GOOD_Y, epochs=1)
+    for fine in ("02", ""):  # as if it were not set
+        monkeypatch.setenv("FASTRNA_NUM_THREADS", fine)
+        fastrna.train(net, GOOD_X, GOOD_Y, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sizes": [2**31, 2**31]}, ["sizes", "at most 1099511627776"]),
+        ({"sizes": [10**20, 1]}, ["sizes", "at most"]),
+        ({"sizes": [3, 4, 4, 1], "hidden": ["relu", {}]}, ["hidden", "{}"]),
+    ],
+)
+def test_networks_that_cannot_be(options, words):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        fastrna.Network(**options)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("values", [np.zeros(3), "a", [[0.0] * 26], None])
+def test_parameters_that_do_not_fit(values):
+    net = network()
+    refuse(net, lambda: setattr(net, "parameters", values), "parameters")
+    net.parameters = 0
+    assert not net.parameters.any()
+
+
+@pytest.mark.parametrize(
+    "scaler", ["a", fastrna.Scaler("max"), fastrna.Scaler("max").fit(np.ones((2, 2)))], ids=str
+)
+def test_scalers_that_do_not_fit(scaler):
+    net = network()
+    refuse(net, lambda: setattr(net, "scaler", scaler), "scaler")
+    assert net.scaler is None
+
+
+def test_a_scaler_that_is_fitted_anew_to_another_width(tmp_path):
+    """Nothing is written that could not be loaded."""
+    net = network()
+    net.scaler = fastrna.Scaler("max").fit(GOOD_X)
+    net.scaler.fit(np.ones((2, 2)))
+    refuse(net, lambda: net.save(tmp_path / "net.npz"), "scaler", "2 columns; expected 3")
+    refuse(net, lambda: net.predict(GOOD_X), "scaler")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sizes_and_activations_of_a_network_are_copies():
+    net = network()
+    net.sizes[-1] = 1
+    net.activations.clear()
+    assert net.sizes == [3, 4, 2] and len(net.activations) == 2
+    assert net.predict(GOOD_X).shape == (6, 2)
+
+
+@pytest.mark.parametrize("value", [1e-310, 1e-45, 1e45, 1e307])
+def test_sample_weights_too_small_or_large_for_their_sums(value):
+    options_are_refused(["sample_weight", "from 1e-30 to 1e+30"], sample_weight=np.full(6, value))
+    net = network()
+    fastrna.train(net, GOOD_X, GOOD_Y, sample_weight=[1.0, 1.0, 1e-300, 0.0, 1.0, 1.0], epochs=1)
+
+
+def test_targets_beyond_the_range_of_the_network():
+    options_are_refused(["y as float32", "inf"], y=np.array(GOOD_Y, float) * 1e300)
+    wide = fastrna.Network([3, 4, 2], dtype="float64", seed=0)
+    assert np.isfinite(wide.loss_and_gradient(GOOD_X, np.array(GOOD_Y, float) * 1e100)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": 2**64}, ["seed", "18446744073709551615"]),
+        ({"checkpoint": 5}, ["checkpoint is 5"]),
+        ({"optimizer": "lbfgs", "dropout": 0.5}, ["dropout is 0.5", "LBFGS"]),
+        ({"class_weight": "balanced"}, ["class_weight goes with classes", "'identity'"]),
+        ({"validation": (GOOD_X,)}, ["validation is tuple of 1"]),
+    ],
+)
+def test_options_found_out_late_before(options, words):
+    options_are_refused(words, **options)
+
+
+def test_a_checkpoint_in_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint is .*does not exist"):
+        fastrna.train(network(), GOOD_X, GOOD_Y, checkpoint=tmp_path / "no" / "file.npz")
+    for path in (3, b"net.npz", ""):
+        with pytest.raises(TypeError, match=r"path is .*expected the name of a file"):
+            network().save(path)
+
+
+@pytest.mark.parametrize("indptr", [[0, 2, 9, 4], [0, 3, 2, 4], [1, 2, 3, 4], [0, 2, -5, 4]])
+def test_a_csr_matrix_whose_rows_lie_elsewhere(indptr):
+    sparse = pytest.importorskip("scipy.sparse")
+    X = sparse.csr_array((np.ones(4), np.array([0, 1, 2, 0]), np.array([0, 1, 2, 4])), shape=(3, 3))
+    X.indptr = np.array(indptr)
+    net = network()
+    refuse(net, lambda: net.predict(X), "X", "indptr")

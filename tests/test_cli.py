@@ -111,9 +111,9 @@ def test_version_and_help(capsys):
     ("arguments", "message"),
     [
         (["bake"], "invalid choice: 'bake'"),
-        (["demo", "--epochs", "0"], "expected an integer of at least 1, not '0'"),
-        (["demo", "--threads", "two"], "expected an integer of at least 0, not 'two'"),
-        (["demo", "--seed", "-1"], "expected an integer of at least 0, not '-1'"),
+        (["demo", "--epochs", "0"], "expected an integer from 1 to 1000000, not '0'"),
+        (["demo", "--threads", "two"], "expected an integer from 1 to 1024, not 'two'"),
+        (["demo", "--seed", "-1"], "expected an integer from 0 to 18446744073709551615, not '-1'"),
     ],
 )
 def test_wrong_arguments(arguments, message, capsys):
@@ -134,3 +134,13 @@ def test_a_closed_pipe_is_quiet():
     command = f"{sys.executable} -m fastrna info | true"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("option", ["--save", "--plot"])
+def test_demo_looks_at_where_to_write_before_it_trains(option, capsys):
+    assert main(["demo", option, "/no/such/folder/file"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        f"fastrna: {option} is '/no/such/folder/file', in a folder that does not exist.\n"
+    )

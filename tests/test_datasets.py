@@ -91,12 +91,14 @@ def test_split():
     [
         (lambda: datasets.load_gates("if"), "name is 'if'.*'and', 'or', 'xor'"),
         (lambda: datasets.load_gates(2), "name is 2"),
-        (lambda: datasets.split([[1]], [1, 2]), r"\(1, 1\).*\(2,\).*one length"),
+        (lambda: datasets.split([[1]], [1, 2]), r"\(1, 1\).*\(2,\).*as many examples"),
         (lambda: datasets.split([[1]], [1]), "empty"),
+        (lambda: datasets.split([[1], [2]], [1, 2], test="a"), "test is 'a'"),
+        (lambda: datasets.split([[1], [2]], [1, 2], seed="a"), "seed is 'a'"),
         (lambda: datasets.split(np.ones((9, 1)), np.ones(9), test=1.0), "test is 1.0"),
-        (lambda: datasets.split(np.ones((9, 1)), np.ones(9), test=-0.5), "between 0 and 1"),
+        (lambda: datasets.split(np.ones((9, 1)), np.ones(9), test=-0.5), "test is -0.5"),
     ],
 )
 def test_bad_input(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()

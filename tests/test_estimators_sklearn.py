@@ -499,3 +499,16 @@ def test_scoring_monitor(wine):
     monitor = callback.ScoringMonitor(scoring="accuracy")
     ours.MLPClassifier(5, max_iter=3).set_callbacks(monitor).fit(*wine)
     assert len(monitor.get_logs().data) == 4
+
+
+@pytest.mark.parametrize("activation", ["logistic", "tanh"])
+def test_initial_weights_without_a_hidden_layer(activation, wine):
+    """The width of scikit-learn's draw goes by the activation, even if there is none to go by."""
+    fitted = [
+        library.MLPClassifier(
+            (), activation=activation, solver="sgd", learning_rate_init=1e-12, max_iter=1,
+            random_state=0,
+        ).fit(*wine)
+        for library in (ours, theirs)
+    ]  # fmt: skip
+    np.testing.assert_allclose(*(model.coefs_[0] for model in fitted), atol=1e-6)

@@ -78,6 +78,18 @@ def test_sums_that_overflow_are_not_taken_for_bad_input(sizes, dtype):
     np.testing.assert_array_equal(net.predict(X)[50], net.predict_one(X[50]))
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shift", [-1, 0, 1])
+def test_outputs_over_the_inputs_they_come_from(shift, order):
+    net = fastrna.Network([5, 5], seed=3)
+    B = np.random.default_rng(0).normal(size=(1000, 5)).astype(np.float32)
+    expected, memory = net.predict(B), np.zeros(5 * 1002, np.float32)
+    X = memory[5:-5].reshape((1000, 5), order=order)
+    X[...] = B
+    out = memory[5 + 5 * shift : 5 * 1001 + 5 * shift].reshape(1000, 5)
+    np.testing.assert_array_equal(net.predict(X, out=out), expected)
+
+
 def test_more_threads_than_there_are_rows_for(dtype):
     """As many as are asked for, at most; a row needs no more than one."""
     net, X = fastrna.Network([3, 4, 2], dtype=dtype, seed=0), np.ones((5, 3))

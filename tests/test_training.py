@@ -3,6 +3,7 @@
 import copy
 import faulthandler
 import os
+import pickle
 import re
 import signal
 import sys
@@ -127,6 +128,57 @@ def test_a_checkpoint_is_the_trainer_after_its_last_epoch(problem, tmp_path):
     whole = network()
     fastrna.train(whole, *problem, epochs=5, seed=0)
     np.testing.assert_array_equal(resumed.network.parameters, whole.parameters)
+
+
+def test_a_checkpoint_knows_what_the_callbacks_did(problem, tmp_path):
+    def halve(trainer, _):
+        trainer.learning_rate /= 2
+
+    path = tmp_path / "checkpoint.npz"
+    fastrna.train(
+        network(),
+        *problem,
+        optimizer=fastrna.SGD(0.1),
+        epochs=3,
+        callbacks=[halve],
+        checkpoint=path,
+    )
+    assert fastrna.Trainer.load(path).learning_rate == 0.0125
+
+
+def test_what_is_held_out_is_held_out_after_a_resume(problem, tmp_path):
+    options = {"validation": 0.25, "patience": 500, "restore_best": False, "seed": 1}
+    whole, half = network(), network()
+    expected = fastrna.Trainer(whole, **options).run(*problem, 6)
+    trainer = fastrna.Trainer(half, **options)
+    trainer.run(*problem, 3)
+    trainer.save(tmp_path / "trainer.npz")
+    resumed = fastrna.Trainer.load(tmp_path / "trainer.npz")
+    seen = resumed.run(*problem, 3)
+    np.testing.assert_array_equal(resumed.network.parameters, whole.parameters)
+    np.testing.assert_array_equal(seen.validation_cost, expected.validation_cost[3:])
+
+
+def test_patience_without_its_validation_examples_is_refused_when_resumed(problem, tmp_path):
+    trainer = fastrna.Trainer(network(), validation=problem, patience=3)
+    trainer.run(*problem, 1)
+    trainer.save(tmp_path / "trainer.npz")
+    resumed = fastrna.Trainer.load(tmp_path / "trainer.npz")
+    with pytest.raises(ValueError, match="patience is 3 without validation"):
+        resumed.run(*problem, 1)
+    resumed.validation = problem
+    assert len(resumed.run(*problem, 2).validation_cost) == 2
+
+
+def test_a_pickled_or_copied_trainer_goes_on_alike(problem):
+    trainer = fastrna.Trainer(network(), optimizer=fastrna.Adam(0.01), dropout=0.1, seed=3)
+    trainer.run(*problem, 2)
+    twins = [pickle.loads(pickle.dumps(trainer)), copy.deepcopy(trainer)]
+    trainer.run(*problem, 2)
+    for twin in twins:
+        twin.run(*problem, 2)
+        np.testing.assert_array_equal(twin.network.parameters, trainer.network.parameters)
+        assert twin.n_epochs == 4 and twin.n_steps == trainer.n_steps
 
 
 @pytest.mark.parametrize(
@@ -334,6 +386,37 @@ def test_callbacks_see_every_epoch_and_may_stop(problem):
     history = fastrna.train(network(), *problem, epochs=10, callbacks=[callback])
     assert history.stopped_by == "callback"
     assert history.n_epochs == len(seen) == 4
+
+
+def test_what_numpy_calls_true_stops_as_well(problem):
+    stop = fastrna.train(network(), *problem, epochs=5, callbacks=[lambda _, h: h.cost[-1] < 1e9])
+    assert stop.stopped_by == "callback" and stop.n_epochs == 1
+
+
+def test_an_interrupt_while_it_validates_leaves_one_entry_an_epoch(problem):
+    class Interrupting(fastrna.Trainer):
+        def evaluate(self, data):
+            if self.n_epochs == 3:
+                raise KeyboardInterrupt
+            return super().evaluate(data)
+
+    seen = Interrupting(network(), validation=problem).run(*problem, 5)
+    assert seen.stopped_by == "interrupt"
+    assert len(seen.cost) == len(seen.validation_cost) == len(seen.validation_score) == 3
+    assert np.isnan(seen.validation_cost[-1]) and np.isfinite(seen.validation_cost[:-1]).all()
+
+
+def test_epochs_beyond_those_of_one_call(problem):
+    """More than would be allocated at once: the target cost is reached long before."""
+    net = network((3, 1), dtype="float64")
+    seen = fastrna.train(net, *problem, epochs=2**70, target_cost=1e9)
+    assert seen.stopped_by == "target_cost" and seen.n_epochs == 1
+    one, other = (fastrna.Network([1, 1], dtype="float64", init="zeros") for _ in range(2))
+    options = {"optimizer": fastrna.SGD(0.1, momentum=0.9), "seed": 0}
+    history = fastrna.train(one, [[1.0], [2.0]], [1.0, 3.0], epochs=70_000, **options)
+    trainer = fastrna.Trainer(other, **options)
+    costs = [trainer.run([[1.0], [2.0]], [1.0, 3.0], 35_000).cost for _ in range(2)]
+    np.testing.assert_array_equal(history.cost, np.concatenate(costs))
 
 
 def test_a_callback_that_returns_nothing_stops_nothing(problem):
@@ -756,8 +839,6 @@ def test_progress_without_tqdm_is_a_line_on_a_terminal(problem, monkeypatch, cap
 
 
 def test_unpickled_and_copied_networks_predict_the_same(problem):
-    import pickle
-
     net = network(output="sigmoid")
     for other in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net), net.copy()):
         np.testing.assert_array_equal(net.predict(problem[0]), other.predict(problem[0]))

@@ -294,7 +294,8 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         )
         # scikit-learn has one activation, which decides the width of the draw in every layer, the
         # last included. Where every layer has its own, the last goes by the one before it.
-        names = [name for name, _ in net.activations[:-1]] or ["identity"]
+        alone = "sigmoid" if self.activation == "logistic" else "identity"
+        names = [name for name, _ in net.activations[:-1]] or [alone]
         for W, b, name in zip(net.weights, net.biases, [*names, names[-1]], strict=False):
             bound = math.sqrt((2.0 if name == "sigmoid" else 6.0) / sum(W.shape))
             W[...] = random.uniform(-bound, bound, W.shape)
@@ -427,7 +428,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         return net
 
     def to_network(self) -> Network:
-        """Return a copy of the fitted network, for predictions in under a microsecond.
+        """Return a copy of the fitted network, for predictions in a microsecond or two.
 
         Returns
         -------

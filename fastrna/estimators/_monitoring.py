@@ -114,6 +114,8 @@ class Monitor:
         self._incremental = incremental
         callbacks = model.callbacks or ()
         self._callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
+        if not all(map(callable, self._callbacks)):
+            raise TypeError(f"callbacks is {callbacks!r}; expected a list of callables.")
         self._progress = Progress(1 if incremental else model.max_iter, model.progress)
         self.stopped = False
 

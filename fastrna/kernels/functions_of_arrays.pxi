@@ -279,11 +279,11 @@ def thread_limit():
 
 def integer_in_environment(const char *name):
     """The positive integer that an environment variable holds; 0 where it holds something else,
-    None where it is not set. Takes a tenth of the time of os.environ."""
+    None where it is not set or empty. Takes a tenth of the time of os.environ."""
     cdef const char *value = getenv(name)
     cdef char *end = NULL
     cdef long number
-    if value == NULL:
+    if value == NULL or value[0] == 0:
         return None
     number = strtol(value, &end, 10)
     return number if b"0"[0] <= value[0] <= b"9"[0] and end[0] == 0 else 0
