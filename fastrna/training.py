@@ -126,14 +126,14 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if seed is None:
             self._dropout_seed = int(np.random.default_rng().integers(2**63)) if dropout else 0
         self._lowest, self._stagnant, self._last_finite = math.inf, 0, None
-        self._engine, self._engine_serves = None, (0, False)  # the most rows, whether they are CSR
+        self._engine, self._engine_serves = None, (0,)  # the most rows so far, and what decides
         self._moments = (0, None, None)
         self._free = [True]  # empty while a call is under way
 
     def __getstate__(self):
         # Between calls the engine holds nothing but the moments that is not elsewhere.
         return vars(self) | {
-            "_engine": None, "_engine_serves": (0, False), "_moments": self._take_moments(),
+            "_engine": None, "_engine_serves": (0,), "_moments": self._take_moments(),
             "_free": [True],
         }  # fmt: skip
 
@@ -176,15 +176,12 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _engine_for(self, data, rows):
         """Return the engine, rebuilt only where a larger one is needed; its state moves along."""
-        wanted = max(rows, self._engine_serves[0]), data.is_sparse
+        rule, dropout = self.optimizer.rule, self.settings.dropout
+        wanted = max(rows, self._engine_serves[0]), data.is_sparse, rule, dropout
         if wanted != self._engine_serves:
             moments = self._take_moments()
             self._engine = self.network._engine(
-                self.optimizer.rule,
-                self.loss,
-                wanted[0],
-                dropout=self.settings.dropout,
-                sparse=wanted[1],
+                rule, self.loss, wanted[0], dropout=dropout, sparse=data.is_sparse
             )
             self._engine_serves = wanted
             self._give_moments(*moments)
@@ -738,7 +735,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self.n_epochs, self._dropout_seed, self._rng = n_epochs, dropout_seed, rng
         self._learning_rate, self._even_rates = learning_rate, None
         self._lowest, self._stagnant, self._last_finite = lowest, stagnant, None
-        self._engine, self._engine_serves = None, (0, False)
+        self._engine, self._engine_serves = None, (0,)
         self._moments = (n_steps, *moments)
 
     def save(self, path: Path) -> None:

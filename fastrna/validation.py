@@ -253,7 +253,7 @@ def _cost(loss, output):
 def float_type(dtype):
     """Return float32 or float64 as a dtype."""
     try:
-        chosen = np.dtype(dtype)
+        chosen = None if dtype is None else np.dtype(dtype)
     except TypeError:
         chosen = None
     if chosen not in (np.float32, np.float64):

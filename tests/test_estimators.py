@@ -358,3 +358,19 @@ def test_page():
     failures, examples = doctest.testfile(str(page), module_relative=False)
     assert examples > 20
     assert failures == 0
+
+
+@BOTH
+def test_an_interrupt_of_lbfgs_keeps_the_model(Estimator, wine):
+    """As one of the other solvers does: with a warning, and the point accepted last."""
+
+    def interrupt(model):
+        if model.n_iter_ == 3:
+            raise KeyboardInterrupt
+
+    model = Estimator(hidden_layer_sizes=(4,), solver="lbfgs", random_state=0, callbacks=interrupt)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*wine)
+    assert model.n_iter_ == len(model.loss_curve_) == 3
+    expected = Estimator(hidden_layer_sizes=(4,), solver="lbfgs", random_state=0, max_iter=3)
+    np.testing.assert_array_equal(model.coefs_[0], expected.fit(*wine).coefs_[0])

@@ -863,3 +863,14 @@ def test_a_step_with_many_rows_of_softmax():
         X, y = rng.normal(size=(rows, 3)), rng.integers(5, size=rows)
         cost = net.loss_and_gradient(X, y)[0]
         assert fastrna.Trainer(net).step(X, y) == pytest.approx(cost, rel=1e-5)
+
+
+def test_an_optimizer_of_another_rule_may_be_set_between_runs(problem):
+    trainer = fastrna.Trainer(network(), optimizer=fastrna.SGD(0.1), seed=0)
+    trainer.run(*problem, 2)
+    twin = copy.deepcopy(trainer)
+    trainer.optimizer = fastrna.Adam(0.01)
+    trainer.run(*problem, 2)
+    twin.run(*problem, 2)
+    assert trainer.state()["second_moment"].any() and twin.state()["second_moment"] is None
+    assert not np.array_equal(trainer.network.parameters, twin.network.parameters)

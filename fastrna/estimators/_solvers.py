@@ -177,14 +177,14 @@ def fit_lbfgs(model, X, targets, weights, held_out, monitor):
         return monitor.end_epoch()
 
     model.n_iter_ = 0
-    result = minimise(
-        net,
-        loss_and_gradient,
-        end_iteration,
-        maxfun=model.max_fun,
-        maxiter=model.max_iter,
-        gtol=model.tol,
-    )
+    limits = {"maxfun": model.max_fun, "maxiter": model.max_iter, "gtol": model.tol}
+    try:
+        result = minimise(net, loss_and_gradient, end_iteration, **limits)
+    except KeyboardInterrupt:
+        if model.n_iter_ == 0:
+            raise
+        warnings.warn("Training interrupted by user.", stacklevel=5)
+        return
     model.n_iter_ = min(result.nit, model.max_iter)
     model.loss_ = model.best_loss_ = float(result.fun)
     if not (math.isfinite(model.loss_) and np.isfinite(net.parameters).all()):
