@@ -234,10 +234,10 @@ def _read(path: Path, kinds: tuple[str, ...]) -> tuple[str, Any]:
     if version > _VERSION:
         raise ValueError(
             f"{path} has version {version} of the format, written by fastrna "
-            f"{header.get('written_by')}, but this fastrna reads up to {_VERSION}: upgrade it."
+            f"{header.get('written_by')}; expected at most {_VERSION}: upgrade fastrna."
         )
     if kind not in kinds:
-        raise ValueError(f"{path} holds a {kind}, but a {kinds[0]} was expected.")
+        raise ValueError(f"{path} holds a {kind}; expected a {kinds[0]}.")
     return kind, _rebuild(path, lambda encoded: _decode(encoded, arrays), content)
 
 

@@ -131,7 +131,7 @@ def plot_descent(
     """
     learning_rates = list(learning_rates)
     if not learning_rates:
-        raise ValueError("learning_rates is empty: give at least one.")
+        raise ValueError("learning_rates is empty; expected at least one.")
     from fastrna import SGD, gradient_descent
 
     paths = [
@@ -182,7 +182,7 @@ def plot_activations(
     """
     activations = list(activations)
     if not activations:
-        raise ValueError("activations is empty: give at least one.")
+        raise ValueError("activations is empty; expected at least one.")
     from fastrna import reference
 
     # An even number of points, so that none falls on a kink or a jump at 0.
@@ -243,12 +243,12 @@ def confusion_matrix(y: ArrayLike, predicted: ArrayLike) -> NDArray[np.int64]:
         guessed = guessed.argmax(axis=1)
     if true.ndim != 1 or true.shape != guessed.shape:
         raise ValueError(
-            f"y has shape {true.shape} and predicted has {guessed.shape}, "
-            "but they must be of one length."
+            f"y has shape {true.shape} and predicted has {guessed.shape}; expected as many of one "
+            "as of the other."
         )
     for name, classes in (("y", true), ("predicted", guessed)):
         if classes.dtype.kind not in "iu" or (classes.size and classes.min() < 0):
-            raise ValueError(f"{name} must hold classes 0, 1, 2, ...")
+            raise ValueError(f"{name} holds other things than classes; expected 0, 1, 2, ...")
     true, guessed = true.astype(np.int64), guessed.astype(np.int64)
     n = int(max(n, true.max(initial=-1) + 1, guessed.max(initial=-1) + 1))
     return np.bincount(true * n + guessed, minlength=n * n).reshape(n, n).astype(np.int64)
@@ -332,12 +332,12 @@ def plot_weights(net: Network, shape: tuple[int, int] = (8, 8), limit: int = 100
     W = net.weights[0]
     if shape[0] * shape[1] != W.shape[0]:
         raise ValueError(
-            f"shape is {shape}, which is {shape[0] * shape[1]} pixels, "
-            f"but the network has {W.shape[0]} inputs."
+            f"shape is {shape}, which is {shape[0] * shape[1]} pixels; expected {W.shape[0]}, the "
+            "inputs of the network."
         )
     n = min(limit, W.shape[1])
     if n < 1:
-        raise ValueError(f"limit is {limit}, but at least one neuron must be drawn.")
+        raise ValueError(f"limit is {limit}; expected at least one neuron to draw.")
     figure, panels = _grid(n, columns=10, size=(0.7, 0.7))
     scale = np.abs(W[:, :n]).max()
     for panel, weights in zip(panels, W.T, strict=False):

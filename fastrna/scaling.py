@@ -83,7 +83,7 @@ class Scaler:
     def __init__(self, kind: str) -> None:
         if not isinstance(kind, str) or kind not in _KINDS:
             known = ", ".join(map(repr, _KINDS))
-            raise ValueError(f"kind is {kind!r}, but the scalings are {known}.")
+            raise ValueError(f"kind is {kind!r}; expected one of {known}.")
         self.kind = kind
 
     def fit(self, X: ArrayLike) -> Scaler:
@@ -117,11 +117,11 @@ class Scaler:
         if X.ndim != 2:
             hint = " A single column is X.reshape(-1, 1)." if X.ndim == 1 else ""
             raise ValueError(
-                f"X has shape {X.shape}, but a scaler is fitted on (examples, features).{hint}"
+                f"X has shape {X.shape}; expected 2 dimensions, (examples, features).{hint}"
             )
         if X.size == 0:
             raise ValueError(
-                f"X has shape {X.shape}: there must be at least one example and one feature."
+                f"X has shape {X.shape}; expected at least one example and one feature."
             )
         with_moments = self.kind in ("mean", "zscore")
         # Overflow is reported below, as a sentence about the column.
@@ -320,8 +320,8 @@ class Scaler:
         n_x = self.scale_.size
         if X.ndim not in (1, 2) or X.shape[-1] != n_x:
             raise ValueError(
-                f"X has shape {X.shape}, but the scaler was fitted on {n_x} features: "
-                f"expected (m, {n_x}) or ({n_x},)."
+                f"X has shape {X.shape}; expected (m, {n_x}) or ({n_x},), as the scaler was fitted "
+                f"on {n_x} features."
             )
         if out is None:
             out = np.empty(X.shape, _result_dtype(X.dtype))
@@ -350,11 +350,11 @@ def _real_array(values: Any, name: str) -> NDArray[Any]:
     """Return `values` as an array of real numbers, without a copy where it is one."""
     if hasattr(values, "tocsr"):
         raise TypeError(
-            f"{name} is sparse, but a scaler needs a dense array: a shift would fill the zeros."
+            f"{name} is sparse; expected a dense array, as a shift would fill the zeros."
         )
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, but its dtype is {array.dtype}.")
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers.")
     return array
 
 
@@ -366,11 +366,11 @@ def _result_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
 def _check_out(out: Any, shape: tuple[int, ...]) -> None:
     if not isinstance(out, np.ndarray) or out.dtype not in (np.float32, np.float64):
         what = f"an array of {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise TypeError(f"out is {what}, but it must be an array of float32 or float64.")
+        raise TypeError(f"out is {what}; expected an array of float32 or float64.")
     if out.shape != shape:
-        raise ValueError(f"out has shape {out.shape}, but X has shape {shape}.")
+        raise ValueError(f"out has shape {out.shape}; expected {shape}, that of X.")
     if not out.flags.writeable:
-        raise ValueError("out is read-only.")
+        raise ValueError("out is read-only; expected an array that may be written.")
 
 
 def _same_elements(a: NDArray[Any], b: NDArray[Any]) -> bool:

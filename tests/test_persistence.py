@@ -184,7 +184,7 @@ def test_a_trainers_file_also_gives_the_network(tmp_path):
 
 def test_a_networks_file_is_no_trainer(tmp_path):
     network().save(tmp_path / "net")
-    with pytest.raises(ValueError, match=r"net holds a network, but a trainer was expected"):
+    with pytest.raises(ValueError, match=r"net holds a network; expected a trainer\."):
         fastrna.Trainer.load(tmp_path / "net")
 
 
@@ -335,9 +335,9 @@ def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2, "written_by": "9.0"}, r"version 2.*fastrna 9\.0.*reads up to 1: upgrade"),
+        ({"version": 2, "written_by": "9.0"}, r"version 2.*fastrna 9\.0.*expected at most 1: upgrade"),
         ({"format": "other"}, "another format"),
-        ({"kind": "cake"}, "holds a cake, but a network was expected"),
+        ({"kind": "cake"}, "holds a cake; expected a network"),
         ({"content": {"dict": {}}}, "lacks 'sizes'"),
         ({"content": {"array": "nowhere"}}, "lacks 'nowhere'"),
         ({"content": {"what": 1}}, "unknown mark 'what'"),

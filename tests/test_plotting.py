@@ -150,12 +150,12 @@ def test_weights():
         (lambda: plotting.plot_descent([]), "learning_rates is empty"),
         (lambda: plotting.plot_activations([]), "activations is empty"),
         (lambda: plotting.plot_activations(["tan"]), "'tan'"),
-        (lambda: plotting.confusion_matrix([0, 1], [0]), r"\(2,\).*\(1,\).*one length"),
-        (lambda: plotting.confusion_matrix([0.5], [0]), "y must hold classes"),
-        (lambda: plotting.confusion_matrix([0], [-1]), "predicted must hold classes"),
+        (lambda: plotting.confusion_matrix([0, 1], [0]), r"\(2,\).*\(1,\).*as many of one"),
+        (lambda: plotting.confusion_matrix([0.5], [0]), "y holds other things than classes"),
+        (lambda: plotting.confusion_matrix([0], [-1]), "predicted holds other things than classes"),
         (
             lambda: plotting.plot_weights(fastrna.Network([6, 2]), shape=(8, 8)),
-            r"shape is \(8, 8\), which is 64 pixels, but the network has 6 inputs",
+            r"shape is \(8, 8\), which is 64 pixels; expected 6, the inputs of the network",
         ),
         (
             lambda: plotting.plot_weights(fastrna.Network([4, 2]), shape=(2, 2), limit=0),

@@ -239,9 +239,9 @@ def test_state_and_pickle():
         (lambda: Scaler("max").fit(3.0), ValueError, r"shape \(\)"),
         (lambda: Scaler("max").fit(np.empty((0, 3))), ValueError, "at least one example"),
         (lambda: Scaler("max").fit(np.empty((3, 0))), ValueError, "at least one example"),
-        (lambda: Scaler("max").fit([["a"]]), TypeError, "real numbers.*<U1"),
-        (lambda: Scaler("max").fit([[1j]]), TypeError, "real numbers.*complex128"),
-        (lambda: Scaler("max").fit([[None]]), TypeError, "real numbers.*object"),
+        (lambda: Scaler("max").fit([["a"]]), TypeError, "<U1.*real numbers"),
+        (lambda: Scaler("max").fit([[1j]]), TypeError, "complex128.*real numbers"),
+        (lambda: Scaler("max").fit([[None]]), TypeError, "object.*real numbers"),
         (
             lambda: Scaler("max").fit([[1.0, 2.0], [1.0, np.nan]]),
             ValueError,
@@ -262,7 +262,7 @@ def test_state_and_pickle():
         (
             lambda: Scaler("max").fit([[1.0, 2.0]]).transform([[1.0]]),
             ValueError,
-            r"shape \(1, 1\).*2 features.*\(m, 2\)",
+            r"shape \(1, 1\).*\(m, 2\).*2 features",
         ),
         (
             lambda: Scaler("max").fit([[1.0]]).transform([[1.0]], out=np.empty((2, 1))),
