@@ -49,6 +49,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     network : Network
     learning_rate : float
         Rate of the next epoch before its schedule; may be set.
+    settings : Settings
+        `batch_size`, `l1`, `l2`, `n_threads` and the other plain options; may be set between calls,
+        best by `dataclasses.replace`, which checks them.
+    optimizer, validation, callbacks
+        As given; may be set between calls.
     n_epochs, n_steps : int
         Epochs and mini-batches since the trainer was made.
     n_threads_used : int

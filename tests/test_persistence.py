@@ -335,7 +335,7 @@ def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2, "written_by": "9.0"}, r"version 2.*fastrna 9\.0.*expected at most 1: upgrade"),
+        ({"version": 2, "written_by": "9.0"}, r"version 2.*9\.0.*expected at most 1: upgrade"),
         ({"format": "other"}, "another format"),
         ({"kind": "cake"}, "holds a cake; expected a network"),
         ({"content": {"dict": {}}}, "lacks 'sizes'"),
