@@ -65,6 +65,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     ------
     ValueError, TypeError
         If an option is not as `train` takes it.
+    RuntimeError
+        By a call that trains, of another thread or a signal's handler, while one is under way.
 
     Examples
     --------
