@@ -54,6 +54,11 @@ def links(compiler, compile_flags, link_flags):
 class BuildKernels(build_ext):
     """build_ext that gives each compiler its own flags and OpenMP where it exists."""
 
+    def finalize_options(self):
+        """As many extensions at a time as there are processors, unless told otherwise."""
+        super().finalize_options()
+        self.parallel = self.parallel or True
+
     def build_extensions(self):
         """Compile every extension with the flags its compiler knows."""
         msvc = self.compiler.compiler_type == "msvc"
