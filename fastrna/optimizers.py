@@ -260,16 +260,13 @@ class Adam:
     epsilon: float = 1e-8
     schedule: InverseScaling | StepDecay | Cosine | Adaptive | None = None
 
+    rule: ClassVar[str] = "adam"  # the kernels' name of the update
+
     def __post_init__(self):
         _check_common(self)
         check.real(self.beta_1, "beta_1", 0, 1, high_open=True)
         check.real(self.beta_2, "beta_2", 0, 1, high_open=True)
         check.real(self.epsilon, "epsilon", 0, low_open=True)
-
-    @property
-    def rule(self) -> str:
-        """The kernels' name of the update."""
-        return "adam"
 
 
 @dataclass(frozen=True)
@@ -299,7 +296,8 @@ class LBFGS:
 
     history_size: int = 10
     tolerance: float = 1e-5
-    # Its steps have a length of their own.
+    # Its steps are not the kernels', and have a length of their own.
+    rule: ClassVar[str] = "none"
     learning_rate: ClassVar[float] = 0.0
     schedule: ClassVar[None] = None
 

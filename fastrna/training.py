@@ -181,10 +181,10 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         """Threads of the last epochs: what `n_threads` allows and the work repays; 0 before any."""
         return int(self._engine.team) if self._engine is not None else 0
 
-    def _engine_for(self, data, rows):
-        """Return the engine, rebuilt only where a larger one is needed; its state moves along."""
-        rule, dropout = self.optimizer.rule, self.settings.dropout
-        wanted = max(rows, self._engine_serves[0]), data.is_sparse, rule, dropout
+    def _engine_for(self, data, rows, rule):
+        """Return the engine, rebuilt only where another is needed; its state moves along."""
+        most, dropout = self._engine_serves[0], self.settings.dropout
+        wanted = rows if rows > most else most, data.is_sparse, rule, dropout
         if wanted != self._engine_serves:
             moments = self._take_moments()
             self._engine = self.network._engine(
@@ -211,11 +211,12 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         Raises on divergence, and what a signal's handler raises.
         """
         net, optimizer, settings = self.network, self.optimizer, self.settings
-        if isinstance(optimizer, LBFGS):
+        rule = optimizer.rule
+        if rule == "none":
             raise TypeError("optimizer is LBFGS, which has no steps; expected SGD or Adam.")
         rows = min(batch_size or settings.batch_size or data.m, data.m)
         shuffle = settings.shuffle if shuffle is None else shuffle
-        adam = optimizer.rule == "adam"
+        adam = rule == "adam"
         try:
             self._free.pop()  # whoever comes meanwhile finds nothing there
         except IndexError:
@@ -224,7 +225,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 "signal's handler interrupted; expected one call at a time."
             ) from None
         try:
-            costs, seconds, ending, last, error = self._engine_for(data, rows).train(
+            costs, seconds, ending, last, error = self._engine_for(data, rows, rule).train(
                 net.parameters,
                 data,
                 rows,
@@ -380,8 +381,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _check_data(self, data):
         net = self.network
-        fits = isinstance(data, net._kernel.Data) and data.n_x == net.sizes[0]
-        if not (fits and data.n_y == net.sizes[-1]):
+        fits = isinstance(data, net._kernel.Data) and data.n_x == net._sizes[0]
+        if not (fits and data.n_y == net._sizes[-1]):
             raise ValueError(
                 "data was not prepared for this network; expected what Trainer.prepare returned."
             )
