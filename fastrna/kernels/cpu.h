@@ -1,39 +1,42 @@
-/* What the processor offers and the operating system saves across a context switch. */
+/* What the processor offers and the operating system saves across a context switch: by cpuid and
+ * xgetbv, as a compiler's own __builtin_cpu_supports needs a run-time library that not all have (with
+ * Zig's it is always false). */
 #ifndef FASTRNA_CPU_H
 #define FASTRNA_CPU_H
 
-#if defined(__GNUC__) && defined(__x86_64__)
-/* The compiler's run-time library asks cpuid, and xgetbv for the operating system's part. */
-static int runs_avx2(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
-static int runs_avx512(void) {
-    __builtin_cpu_init();
-    return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-}
-#elif defined(_MSC_VER) && defined(_M_X64)
+#if defined(__x86_64__) || defined(_M_X64)
+#if defined(_MSC_VER) && !defined(__clang__)
 #include <immintrin.h>
 #include <intrin.h>
-/* ymm state is bits 1-2 of xcr0, zmm and mask state bits 5-7. */
-static int saves(unsigned long long state) {
-    int r[4];
-    __cpuid(r, 1);
-    return (r[2] >> 27 & 1) && (_xgetbv(0) & state) == state;
+static void cpuid(int leaf, unsigned r[4]) { __cpuidex((int *)r, leaf, 0); }
+static unsigned long long saved_state(void) { return _xgetbv(0); }
+#else
+#include <cpuid.h>
+static void cpuid(int leaf, unsigned r[4]) { __cpuid_count(leaf, 0, r[0], r[1], r[2], r[3]); }
+static unsigned long long saved_state(void) {
+    unsigned low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (unsigned long long)high << 32 | low;
 }
-static int leaf_7_has(int mask) {
-    int r[4];
-    __cpuidex(r, 7, 0);
-    return (r[1] & mask) == mask;
+#endif
+enum { EAX, EBX, ECX, EDX };
+/* Whether all of these bits of one register are set in what a leaf tells. */
+static int has(int leaf, int which, unsigned bits) {
+    unsigned r[4];
+    cpuid(0, r);
+    if (r[EAX] < (unsigned)leaf) return 0;
+    cpuid(leaf, r);
+    return (r[which] & bits) == bits;
+}
+/* ymm state is bits 1-2, zmm and mask state bits 5-7; xgetbv exists where OSXSAVE is set. */
+static int saves(unsigned long long state) {
+    return has(1, ECX, 1u << 27) && (saved_state() & state) == state;
 }
 static int runs_avx2(void) {
-    int r[4];
-    __cpuid(r, 1);
-    return saves(0x06) && (r[2] >> 12 & 1) && leaf_7_has(1 << 5);
+    return saves(0x06) && has(1, ECX, 1u << 12 /* FMA */) && has(7, EBX, 1u << 5);
 }
-static int runs_avx512(void) {
-    return runs_avx2() && saves(0xE6) && leaf_7_has(1 << 16 | 1 << 17 | 1 << 30 | (int)(1u << 31));
+static int runs_avx512(void) {  /* F, DQ, BW, VL */
+    return runs_avx2() && saves(0xE6) && has(7, EBX, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31);
 }
 #else
 static int runs_avx2(void) { return 0; }
