@@ -120,7 +120,9 @@ cdef inline bint needs_preactivation(int activation, real parameter) noexcept no
 
 cdef inline void activate_as(const int activation, real parameter, Py_ssize_t rows,
                              Py_ssize_t vectors, Py_ssize_t stride,
-                             const real *z, real *a) noexcept nogil:
+                             const real *z,  # IN  (rows, vectors), stride apart
+                             real *a         # OUT likewise; may be z
+                             ) noexcept nogil:
     cdef Py_ssize_t i, j
     for i in range(rows):
         for j in range(vectors):
@@ -131,7 +133,10 @@ cdef inline void activate_as(const int activation, real parameter, Py_ssize_t ro
 
 cdef inline void differentiate_as(const int activation, real parameter, Py_ssize_t rows,
                                   Py_ssize_t vectors, Py_ssize_t stride,
-                                  const real *z, const real *a, real *d) noexcept nogil:
+                                  const real *z,  # IN  (rows, vectors), stride apart
+                                  const real *a,  # IN  likewise, g(z)
+                                  real *d         # IN dJ/da, OUT dJ/dz, likewise
+                                  ) noexcept nogil:
     cdef Py_ssize_t i, j
     for i in range(rows):
         for j in range(vectors):
@@ -224,7 +229,9 @@ cdef inline bint few_columns(Py_ssize_t width) noexcept nogil:
     return 2 <= width <= min(FEW_COLUMNS, LANES // 2)
 
 
-cdef inline vec below_largest(const int width, vec *columns) noexcept nogil:
+cdef inline vec below_largest(const int width,
+                              vec *columns  # IN z, OUT z - max z (width,), a row a lane
+                              ) noexcept nogil:
     """z - max z of a row in each lane, in place; the largest are returned."""
     cdef vec top = columns[0]
     cdef int k
@@ -235,7 +242,9 @@ cdef inline vec below_largest(const int width, vec *columns) noexcept nogil:
     return top
 
 
-cdef inline vec softmax_columns(const int width, vec *columns) noexcept nogil:
+cdef inline vec softmax_columns(const int width,
+                                vec *columns  # IN z - max z, OUT softmax (width,)
+                                ) noexcept nogil:
     """Softmax of what `below_largest` leaves, in place; the totals are returned."""
     cdef vec total = splat(0), inverse
     cdef int k
@@ -249,8 +258,11 @@ cdef inline vec softmax_columns(const int width, vec *columns) noexcept nogil:
 
 
 cdef inline void softmax_of_few(const int width, Py_ssize_t rows, Py_ssize_t stride,
-                                const real *z, real *a, real *largest,
-                                real *totals) noexcept nogil:
+                                const real *z,  # IN  (rows, width), stride apart
+                                real *a,        # OUT likewise
+                                real *largest,  # OUT (rows,) max z
+                                real *totals    # OUT (rows,) sum of e^(z - max z)
+                                ) noexcept nogil:
     """`softmax_rows` of so few columns that most lanes of a row would be empty."""
     cdef vec columns[LANES]
     cdef Py_ssize_t i, n
@@ -279,7 +291,8 @@ cdef inline void softmax_across(const int width, Py_ssize_t vectors, Py_ssize_t 
 
 
 cdef void softmax_turned(Py_ssize_t width, Py_ssize_t vectors, Py_ssize_t stride,
-                         real *z) noexcept nogil:
+                         real *z  # IN, OUT (width, vectors), stride apart: an example a lane
+                         ) noexcept nogil:
     """`softmax_across` of a few columns, their number known at run time."""
     if width == 2:
         softmax_across(2, vectors, stride, z)

@@ -20,8 +20,10 @@ cdef enum:
 # -- input gradient --------------------------------------------------------------------------------
 
 cdef void times_transposed(const Net *net, const Layer *layer, Share own, Py_ssize_t rows,
-                           const real *d, real *c, Py_ssize_t c_row,
-                           Region wanted) noexcept nogil:
+                           const real *d,  # IN  (rows, n_out) dZ, layer.stride apart
+                           real *c,        # OUT (rows, own units of n_in)
+                           Py_ssize_t c_row, Region wanted
+                           ) noexcept nogil:
     """dZ W^T of one layer into the own columns of c (rows, n_in)."""
     if net.transposing:
         product(rows, vectors_of(layer.n_in), own.first_panel, own.last_panel, layer.n_out, d,
@@ -55,10 +57,17 @@ cdef void backward(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py
 # -- weight gradient and update --------------------------------------------------------------------
 
 cdef void update_rows(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t at,
-                      Py_ssize_t width, const real *scales, Py_ssize_t scale_step,
-                      const real *slope, Py_ssize_t slope_row, const Update *u,
-                      real *gradient, real *penalty, bint more, const real *ahead,
-                      real *z) noexcept nogil:
+                      Py_ssize_t width,
+                      const real *scales,  # IN  (hi - lo,), as for `update`
+                      Py_ssize_t scale_step,
+                      const real *slope,   # IN  (hi - lo, width), likewise
+                      Py_ssize_t slope_row, const Update *u,
+                      real *gradient,      # OUT (rows, vectors) in panels, where nothing is updated
+                      real *penalty,       # OUT (LANES,)
+                      bint more,
+                      const real *ahead,   # IN  (n_in,) the next example, or NULL
+                      real *z              # OUT (width,) its pre-activations
+                      ) noexcept nogil:
     """Rows lo to hi of one panel, which begins at `at`; the bias row bears no penalty.
 
     Where the next example's inputs are given, z becomes its product with the new weights.
@@ -104,8 +113,12 @@ cdef void copy_block(const Layer *source, const Layer *target, Py_ssize_t lo, Py
 
 
 cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first_panel,
-                       Py_ssize_t last_panel, const real *a, const real *ahead, const Update *u,
-                       real *penalties) noexcept nogil:
+                       Py_ssize_t last_panel,
+                       const real *a,      # IN  (rows,) the example, with its one
+                       const real *ahead,  # IN  (n_in,) the next one, or NULL
+                       const Update *u,
+                       real *penalties     # OUT (panels, LANES)
+                       ) noexcept nogil:
     """One example: dW = a^T dz, never stored."""
     cdef Parts panels = panels_in(layer.vectors)
     cdef Py_ssize_t p, nv, v = vector_of_panel(layer.vectors, first_panel)
@@ -118,7 +131,9 @@ cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssiz
 
 
 cdef void pack_slivers(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t count,
-                       const real *a, Py_ssize_t a_depth, Py_ssize_t capacity) noexcept nogil:
+                       const real *a,  # IN  (count, rows) A, a_depth apart
+                       Py_ssize_t a_depth, Py_ssize_t capacity
+                       ) noexcept nogil:
     """The columns lo to hi of A as the tiles of A^T dZ read them."""
     cdef Parts tiles = parts_of(hi - lo, MR)
     cdef Py_ssize_t t, mr, i = lo
@@ -258,8 +273,11 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
         v += nv
 
 
-cdef void sparse_gradient(const Layer *layer, Data data, Py_ssize_t count, const long long *chunk,
-                          bint last, const Update *u, real *penalties) noexcept nogil:
+cdef void sparse_gradient(const Layer *layer, Data data, Py_ssize_t count,
+                          const long long *chunk,  # IN  (count,) rows of X
+                          bint last, const Update *u,
+                          real *penalties          # OUT (panels, LANES)
+                          ) noexcept nogil:
     """dW_1 of CSR rows, own columns: each stored number adds x dz to its row of the gradient.
 
     The gradient is zero when a mini-batch begins; rows written are zeroed after the update.
@@ -291,8 +309,10 @@ cdef void sparse_gradient(const Layer *layer, Data data, Py_ssize_t count, const
 
 
 cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_t count,
-                  const long long *chunk, bint first, bint last, const Update *u,
-                  real *penalties) noexcept nogil:
+                  const long long *chunk,  # IN  (count,) rows of X
+                  bint first, bint last, const Update *u,
+                  real *penalties          # OUT (parts, panels, LANES)
+                  ) noexcept nogil:
     """dW_l = A_{l-1}^T dZ_l over the chunk's rows, own part, and after the last chunk the update:
     own columns of the first layer, own rows of the others."""
     cdef Layer *layer = &desk.layers[l]
@@ -324,8 +344,11 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
             renew_transposed(net, layer, lo, hi, 0, panels)
 
 
-cdef void add_slight_slices(const Layer *layer, real *gradients, Py_ssize_t slices,
-                            const Update *u, real *penalties) noexcept nogil:
+cdef void add_slight_slices(const Layer *layer,
+                            real *gradients,  # IN  (slices, layer.size); OUT as in `add_slices`
+                            Py_ssize_t slices, const Update *u,
+                            real *penalties   # OUT (LANES,)
+                            ) noexcept nogil:
     """`add_slices` of a layer of a few units, with gradients as `slight_gradient` leaves them."""
     cdef vec sums[NV * LANES]
     cdef real across[SLIGHT_UNITS * NV * LANES]
@@ -345,8 +368,11 @@ cdef void add_slight_slices(const Layer *layer, real *gradients, Py_ssize_t slic
                     penalties, i > 0, NULL, NULL)
 
 
-cdef void add_slices(const Net *net, const Desk *desk, const Layer *layer, real *gradients,
-                     Py_ssize_t slices, const Update *u, real *penalties) noexcept nogil:
+cdef void add_slices(const Net *net, const Desk *desk, const Layer *layer,
+                     real *gradients,  # IN  (slices, layer.size); OUT, if NO_UPDATE, the sum
+                     Py_ssize_t slices, const Update *u,
+                     real *penalties   # OUT (panels, LANES)
+                     ) noexcept nogil:
     """The update of a replica by the sum of the slices' gradients, `layer.size` apart."""
     cdef Parts panels = panels_in(layer.vectors), blocks
     cdef Py_ssize_t p, nv, v = 0, q, j, at, width, i, k, n

@@ -27,7 +27,8 @@ cdef inline vec sign_of(vec x) noexcept nogil:
 
 
 cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a, vec y,
-                        vec *d) noexcept nogil:
+                        vec *d  # OUT its slope
+                        ) noexcept nogil:
     """The cost of one output, and in d its derivative: dJ/da, or dJ/dz where `is_matched`."""
     cdef vec r = a - y, zero = splat(0), size = absolute(r), delta, slope
     d[0] = r
@@ -60,7 +61,8 @@ cdef inline vec loss_of(const int loss, real parameter, int output, vec z, vec a
 
 
 cdef vec loss_of_kind(int loss, real parameter, int output, vec z, vec a, vec y,
-                      vec *d) noexcept nogil:
+                      vec *d  # OUT
+                      ) noexcept nogil:
     """`loss_of` with its cost known at run time."""
     if loss == LOG_LOSS:
         return loss_of(LOG_LOSS, parameter, output, z, a, y, d)
@@ -84,8 +86,13 @@ cdef inline bint is_matched(int loss, int output) noexcept nogil:
 
 
 cdef inline void loss_rows(const int loss, real parameter, int output, real output_parameter,
-                           Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride, const real *z,
-                           const real *a, const real *y, real *d, real *cost) noexcept nogil:
+                           Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
+                           const real *z,  # IN  (rows, width), stride apart
+                           const real *a,  # IN  likewise, the outputs
+                           const real *y,  # IN  likewise, the targets
+                           real *d,        # OUT likewise, dJ/dz
+                           real *cost      # OUT (rows,)
+                           ) noexcept nogil:
     cdef Py_ssize_t i, j, s, n
     cdef vec totals[LANES]
     cdef vec total, slope, c
@@ -109,8 +116,12 @@ cdef inline void loss_rows(const int loss, real parameter, int output, real outp
 
 
 cdef inline void log_loss_of_few(const int width, Py_ssize_t rows, Py_ssize_t stride,
-                                 const real *z, real *a, const real *y, real *d,
-                                 real *cost) noexcept nogil:
+                                 const real *z,  # IN  (rows, width), stride apart
+                                 real *a,        # OUT likewise, softmax(z)
+                                 const real *y,  # IN  likewise, the targets
+                                 real *d,        # OUT likewise, dJ/dz
+                                 real *cost      # OUT (rows,)
+                                 ) noexcept nogil:
     """`softmax_log_loss_rows` of a few columns, a row a lane."""
     cdef vec columns[LANES]
     cdef vec targets[LANES]
@@ -135,8 +146,14 @@ cdef inline void log_loss_of_few(const int width, Py_ssize_t rows, Py_ssize_t st
 
 
 cdef inline void softmax_log_loss_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
-                                       const real *z, real *a, const real *y, real *d,
-                                       real *cost, real *totals, real *masses) noexcept nogil:
+                                       const real *z,  # IN  (rows, width), stride apart
+                                       real *a,        # OUT likewise, softmax(z)
+                                       const real *y,  # IN  likewise, the targets
+                                       real *d,        # OUT likewise, dJ/dz
+                                       real *cost,     # OUT (rows,)
+                                       real *totals,   # scratch (rows,)
+                                       real *masses    # scratch (rows,)
+                                       ) noexcept nogil:
     """J = sum_k y_k (max + ln total - z_k), dJ/dz = a sum(y) - y; a = softmax(z) on the way."""
     cdef Py_ssize_t i, j, s, n
     cdef vec linears[LANES]
@@ -178,8 +195,13 @@ cdef inline void softmax_log_loss_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssi
 
 
 cdef inline void softmax_squared_error_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,
-                                            const real *z, real *a, const real *y, real *d,
-                                            real *cost, real *totals) noexcept nogil:
+                                            const real *z,  # IN  (rows, width), stride apart
+                                            real *a,        # OUT likewise, softmax(z)
+                                            const real *y,  # IN  likewise, the targets
+                                            real *d,        # OUT likewise, dJ/dz
+                                            real *cost,     # OUT (rows,)
+                                            real *totals    # scratch (rows,)
+                                            ) noexcept nogil:
     """dJ/dz = a (r - sum_k a_k r_k) with r = a - y: softmax's whole Jacobian."""
     cdef Py_ssize_t i, j
     cdef vec total, inner, r

@@ -31,8 +31,12 @@ ctypedef fused source:
     long long
 
 
-cdef inline void convert_row(const source *x, Py_ssize_t step, Py_ssize_t width,
-                             const double *shift, const double *scale, real *a) noexcept nogil:
+cdef inline void convert_row(const source *x,      # IN  (width,), step apart
+                             Py_ssize_t step, Py_ssize_t width,
+                             const double *shift,  # IN  (width,)
+                             const double *scale,  # IN  (width,), or NULL for no scaling
+                             real *a               # OUT (width,)
+                             ) noexcept nogil:
     """a_j = (x_j - shift_j) scale_j, or x_j where there is no scaling."""
     cdef Py_ssize_t j
     if scale != NULL:
@@ -46,8 +50,11 @@ cdef inline void convert_row(const source *x, Py_ssize_t step, Py_ssize_t width,
             a[j] = <real>x[j * step]
 
 
-cdef inline void copy_row(const real *x, Py_ssize_t width, bint whole, const real *following,
-                          real *a) noexcept nogil:
+cdef inline void copy_row(const real *x,          # IN  (width,)
+                          Py_ssize_t width, bint whole,
+                          const real *following,  # IN  (width,) the next row
+                          real *a                 # OUT (width,)
+                          ) noexcept nogil:
     """a = x, by whole vectors where those can be read: a has room for them.
 
     The row that follows, somewhere in memory, is asked for meanwhile (784-128-10 on two threads:
@@ -79,7 +86,10 @@ cdef inline Py_ssize_t whole_rows(Py_ssize_t m, Py_ssize_t width, Py_ssize_t row
     return max(m - (beyond + row - 1) // row, 0)
 
 
-cdef inline vec times_zero(Py_ssize_t vectors, const real *x, Py_ssize_t step) noexcept nogil:
+cdef inline vec times_zero(Py_ssize_t vectors,
+                           const real *x,  # IN  (vectors,)
+                           Py_ssize_t step
+                           ) noexcept nogil:
     """The sum, times 0, of vectors that are `step` apart: 0 but for lanes with NaN or infinity."""
     cdef Py_ssize_t i
     cdef vec zero = splat(0), one = zero, two = zero, three = zero, four = zero
@@ -174,8 +184,12 @@ cdef class Data:
         if self.y != NULL:
             self.whole_y = whole_rows(self.m, self.n_y, self.n_y)
 
-    cdef void gather(self, const long long *order, Py_ssize_t first, Py_ssize_t count, real *a,
-                     Py_ssize_t stride) noexcept nogil:
+    cdef void gather(self,
+                     const long long *order,  # IN  (first + count,)
+                     Py_ssize_t first, Py_ssize_t count,
+                     real *a,                 # OUT (count, n_x + 1)
+                     Py_ssize_t stride
+                     ) noexcept nogil:
         """`count` rows of X, from place `first` of the order (or of X itself where that is NULL),
         into a (count, stride), each followed by the 1 that multiplies the bias."""
         cdef Py_ssize_t s, i, following, n = self.n_x, row = self.row_bytes, whole = self.whole_x
@@ -218,8 +232,12 @@ cdef class Data:
         else:
             convert_row(<const long long *>x, self.step, n, self.shift, self.scale, a)
 
-    cdef void gather_targets(self, const long long *order, Py_ssize_t count, real *t,
-                             Py_ssize_t stride) noexcept nogil:
+    cdef void gather_targets(self,
+                             const long long *order,  # IN  (count,)
+                             Py_ssize_t count,
+                             real *t,                 # OUT (count, n_y)
+                             Py_ssize_t stride
+                             ) noexcept nogil:
         """The rows of y that `order` lists into t (count, stride); a class as its one-hot row."""
         cdef Py_ssize_t s
         for s in range(count):

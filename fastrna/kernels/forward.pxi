@@ -69,9 +69,11 @@ cdef void product_of_parts(Desk *desk, const Layer *below, const Layer *layer, P
             i += n
 
 
-cdef void add_shares(const Desk *desk, const Layer *below, const Layer *layer, const real *sums,
+cdef void add_shares(const Desk *desk, const Layer *below, const Layer *layer,
+                     const real *sums,  # IN  (team, capacity, stride) each desk's share
                      Py_ssize_t capacity, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first,
-                     Py_ssize_t last) noexcept nogil:
+                     Py_ssize_t last
+                     ) noexcept nogil:
     """Z_l = the sum of all desks' shares, rows lo to hi, vectors first to last."""
     cdef Py_ssize_t s, j, size = capacity * layer.stride
     cdef const real *share

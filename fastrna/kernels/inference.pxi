@@ -118,9 +118,14 @@ cdef class Predictor:
             along += layer.rows * (2 if layer.n_out == 1 and l > 0 else LANES * layer.vectors)
         return n_parameters <= NARROW_WEIGHTS and 2 * self.n_x + n_parameters < 0.85 * along
 
-    cdef const real *through(self, Py_ssize_t rows, const real *a, Py_ssize_t stride,
-                             const real *packed, Region wanted, bint doubted, real *one,
-                             real *other) noexcept nogil:
+    cdef const real *through(self, Py_ssize_t rows,
+                             const real *a,       # IN  (rows, n_x) X, stride apart, or NULL
+                             Py_ssize_t stride,
+                             const real *packed,  # IN  the weights, layer by layer, in panels
+                             Region wanted, bint doubted,
+                             real *one,           # scratch (rows, widest): the layers' outputs
+                             real *other          # in turn
+                             ) noexcept nogil:
         """All layers over rows of A; returns the block, rows `widest` apart, of the outputs.
 
         Where a is NULL, `one` already holds the first layer's pre-activations. What is wanted after
@@ -203,8 +208,10 @@ cdef class Predictor:
             softmax_rows(rows, self.n_y, self.widest, z, z, largest, totals)
         return z
 
-    cdef void column(self, const Layer *layer, Py_ssize_t rows, const real *a,
-                     real *z) noexcept nogil:
+    cdef void column(self, const Layer *layer, Py_ssize_t rows,
+                     const real *a,  # IN  (rows, n_in), `widest` apart
+                     real *z         # OUT (rows,) in the first lane of rows `widest` apart
+                     ) noexcept nogil:
         """A layer of one unit, whose tiles would use one lane of a vector: its weights, a column,
         lie side by side, and each row's product with them is a dot product."""
         cdef const real *w = self.flat + layer.offset

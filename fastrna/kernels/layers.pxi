@@ -182,8 +182,10 @@ cdef Share share_of(const Layer *layer, Py_ssize_t rank, Py_ssize_t team) noexce
     return share_of_parts(layer, first, last)
 
 
-cdef vec sum_of_shares(const real *share, Py_ssize_t size, Py_ssize_t parts,
-                       Py_ssize_t team) noexcept nogil:
+cdef vec sum_of_shares(const real *share,  # IN  (team,) vectors
+                       Py_ssize_t size, Py_ssize_t parts,
+                       Py_ssize_t team
+                       ) noexcept nogil:
     """The sum of a team's shares, `size` numbers apart, by the same halving."""
     cdef Py_ssize_t half = (team + 1) // 2
     if team == 1 or parts == 1:

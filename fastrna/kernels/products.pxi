@@ -288,8 +288,13 @@ cdef Region rows_of_panel(const real *b, Py_ssize_t vectors, Py_ssize_t b_rows, 
     return region
 
 
-cdef inline void row_tile(const int nv, Py_ssize_t depth, const real *a, const real *b,
-                          Py_ssize_t b_depth, const real *start, real *c) noexcept nogil:
+cdef inline void row_tile(const int nv, Py_ssize_t depth,
+                          const real *a,      # IN  (depth,)
+                          const real *b,      # IN  (depth, nv vectors), b_depth apart
+                          Py_ssize_t b_depth,
+                          const real *start,  # IN  (nv vectors,)
+                          real *c             # OUT (nv vectors,)
+                          ) noexcept nogil:
     cdef vec sums[ROW_VECTORS]
     cdef vec x
     cdef Py_ssize_t k, once
@@ -615,8 +620,12 @@ cdef void dot_columns(Py_ssize_t rows, Py_ssize_t n_out, Py_ssize_t vectors,
         c += n * c_row
 
 
-cdef inline void dots_of_square(const int nv, bint begins, bint ends, const real *d, const real *w,
-                                vec *so_far, real *c) noexcept nogil:
+cdef inline void dots_of_square(const int nv, bint begins, bint ends,
+                                const real *d,  # IN  (nv vectors,)
+                                const real *w,  # IN  (LANES, nv vectors)
+                                vec *so_far,    # IN unless it begins, OUT unless it ends (LANES,)
+                                real *c         # OUT (LANES,), where it ends
+                                ) noexcept nogil:
     """nv vectors of d times LANES rows of a panel; with the last one sums across lanes go to c."""
     cdef vec dots[LANES]
     cdef vec y[WIDEST]
@@ -636,8 +645,11 @@ cdef inline void dots_of_square(const int nv, bint begins, bint ends, const real
                 so_far[r] = dots[r]
 
 
-cdef inline real dot_of_row(Parts panels, Py_ssize_t packed_rows, const real *d,
-                            const real *packed, Py_ssize_t i) noexcept nogil:
+cdef inline real dot_of_row(Parts panels, Py_ssize_t packed_rows,
+                            const real *d,       # IN  (vectors,)
+                            const real *packed,  # IN  (packed_rows, vectors) in panels
+                            Py_ssize_t i
+                            ) noexcept nogil:
     """One of the dot products of `dot_rows`, to the same bits."""
     cdef Py_ssize_t p, nv, v = 0
     cdef vec total = splat(0)

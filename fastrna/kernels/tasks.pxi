@@ -9,9 +9,9 @@
 # the far end what others have left. A phase begins when all have finished the one before. Each
 # number is the same sum whoever computes it: results do not depend on the number of threads, nor on
 # luck. Products go through their panels for one block of rows after another: the rows stay in L2
-# while the panels, which are contiguous, are fetched ahead, and with the last of them the next rows,
-# of which another core has written half (two threads: 784-512-512-10 1.04). Weight gradients go down
-# each panel, so that the weights to be written next are fetched from task to task.
+# while the panels, which are contiguous, are fetched ahead, and with the last of them the rows of
+# the next block, of which another core has written half (two threads: 784-512-512-10 1.04). Weight
+# gradients go down each panel, so that weights to be written next are fetched from task to task.
 # Rejected: halves fixed in advance (a core that was a fifth slower for half a second made the whole
 # step a fifth slower), one queue for all (no panel stays with its core).
 

@@ -176,13 +176,18 @@ cdef inline void turn_data(const bint targets, Data data, const long long *order
             turn(y, data.n_y, target + s, stride)
 
 
-cdef void turn_inputs(Data data, Py_ssize_t first, Py_ssize_t count, real *spare, real *input,
-                      Py_ssize_t stride) noexcept nogil:
+cdef void turn_inputs(Data data, Py_ssize_t first, Py_ssize_t count,
+                      real *spare,  # scratch, as `turn_data` says
+                      real *input,  # OUT (n_x, count) X^T, stride apart
+                      Py_ssize_t stride
+                      ) noexcept nogil:
     turn_data(False, data, NULL, first, count, spare, input, NULL, stride)
 
 
-cdef void turn_examples(const Turned *turned, Data data, const long long *order,
-                        Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void turn_examples(const Turned *turned, Data data,
+                        const long long *order,  # IN  (first + count,), or NULL
+                        Py_ssize_t first, Py_ssize_t count
+                        ) noexcept nogil:
     """X^T and y^T of `count` examples, and their weights."""
     cdef Py_ssize_t s
     turn_data(True, data, order, first, count, turned.spare, turned.input, turned.target,
@@ -328,9 +333,13 @@ cdef inline void dots(const int mr, const int nr, Py_ssize_t vectors,
                 store(sums + i * sums_row + j * LANES, total[i][j])
 
 
-cdef inline void dots_of_columns(const int mr, Py_ssize_t nr, Py_ssize_t vectors, const real *a,
-                                 const real *d, Py_ssize_t stride, real *sums,
-                                 Py_ssize_t sums_row) noexcept nogil:
+cdef inline void dots_of_columns(const int mr, Py_ssize_t nr, Py_ssize_t vectors,
+                                 const real *a,  # IN  (mr, vectors), stride apart
+                                 const real *d,  # IN  (nr, vectors), stride apart
+                                 Py_ssize_t stride,
+                                 real *sums,     # OUT (mr, nr vectors)
+                                 Py_ssize_t sums_row
+                                 ) noexcept nogil:
     if NV >= 4 and nr == 4:
         dots(mr, 4, vectors, a, d, stride, sums, sums_row)
     elif NV >= 3 and nr == 3:
@@ -358,8 +367,11 @@ cdef void dots_of(Py_ssize_t mr, Py_ssize_t nr, Py_ssize_t vectors, const real *
         dots_of_columns(1, nr, vectors, a, d, stride, sums, sums_row)
 
 
-cdef inline void weave(Py_ssize_t count, const real *sums, bint more,
-                       real *gradient) noexcept nogil:
+cdef inline void weave(Py_ssize_t count,
+                       const real *sums,  # IN  (count, LANES)
+                       bint more,
+                       real *gradient     # OUT, IN if more (count,)
+                       ) noexcept nogil:
     """`count` numbers of the gradient from their sums in LANES parts; added to it if `more`."""
     cdef vec square[LANES]
     cdef vec woven
@@ -375,7 +387,8 @@ cdef inline void weave(Py_ssize_t count, const real *sums, bint more,
 
 
 cdef void add_gradient(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors, bint more,
-                       real *gradient) noexcept nogil:
+                       real *gradient  # OUT, IN if more (n_parameters,)
+                       ) noexcept nogil:
     """dW_l and db_l of a block, into their places in the flat gradient or added to what is there:
     dot products of rows of A^T and dZ^T."""
     cdef const TurnedLayer *layer = &turned.layers[l]
@@ -399,7 +412,9 @@ cdef void add_gradient(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors, b
             rows = 0
 
 
-cdef void spread(const Turned *turned, Py_ssize_t l, real *gradient) noexcept nogil:
+cdef void spread(const Turned *turned, Py_ssize_t l,
+                 real *gradient  # OUT (rows, vectors) in panels
+                 ) noexcept nogil:
     """One layer of the woven gradient into rows of whole vectors, zeros past n_out."""
     cdef const TurnedLayer *layer = &turned.layers[l]
     cdef const real *flat = turned.gradient + layer.offset

@@ -48,8 +48,13 @@ cdef inline Rule rule_of(const Update *u) noexcept nogil:
     return r
 
 
-cdef inline vec updated(const int optimizer, const int penalty, const Rule *r, vec dw, real *w,
-                        real *v, real *s, real *gradient, vec *sum) noexcept nogil:
+cdef inline vec updated(const int optimizer, const int penalty, const Rule *r, vec dw,
+                        real *w,         # IN, OUT a vector of each
+                        real *v,         # IN, OUT
+                        real *s,         # IN, OUT
+                        real *gradient,  # OUT
+                        vec *sum         # IN, OUT the penalties
+                        ) noexcept nogil:
     """One vector of weights after its step along dw, stored and returned; its penalty to `sum`."""
     cdef vec x = load(w), v_new, s_new
     if penalty:
