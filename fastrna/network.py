@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -284,6 +285,19 @@ class Network:
             check.finite(X, name)
         return data
 
+    def _blame(self, X, name="X"):
+        """Raise if numbers of X are beyond the range of the network's type.
+
+        Asked after a result was not finite: to look through X before each would take too long.
+        """
+        if self._scaler is None and not check.is_sparse(X):
+            check.within_range(X, self.dtype, name)
+
+    def _doubt(self, X, cost, gradient):
+        """Likewise, if a result is not finite."""
+        if not math.isfinite(cost) or self._kernel.first_nonfinite(gradient) >= 0:
+            self._blame(X)
+
     def predict(
         self, X: Inputs, out: NDArray[Any] | None = None, n_threads: int | None = None
     ) -> NDArray[Any]:
@@ -334,6 +348,8 @@ class Network:
             self._team_choice.note(team, (time.perf_counter() - start) / operations)
         if not finite:
             check.finite(check.numeric(X, "X"), "X")
+        if not data.plain and self._kernel.first_nonfinite(out) >= 0:
+            self._blame(X)
         return out
 
     def _check_out(self, out, shape):
@@ -391,6 +407,8 @@ class Network:
         shift, scale = self._scaling()
         data = self._kernel.Data(1, n_x, n_y, x[None, :], None, None, shift, scale)
         self._predictor.predict(data, out, 1)
+        if self._kernel.first_nonfinite(out) >= 0:
+            self._blame(x, "x")
         return out
 
     def loss_and_gradient(
@@ -450,7 +468,10 @@ class Network:
         l1, l2 = check.real(l1, "l1", 0), check.real(l2, "l2", 0)
         data = self._examples(X, y, loss[0], sample_weight)
         self._check_parameters()
-        return self._gradient(data, loss, l1, l2)
+        cost, gradient = self._gradient(data, loss, l1, l2)
+        if not data.plain:
+            self._doubt(X, cost, gradient)
+        return cost, gradient
 
     def _examples(self, X, y, loss, sample_weight=None, names=("X", "y")):
         """Return checked inputs, targets and weights as the kernels read them."""
@@ -554,6 +575,8 @@ class Network:
         rows = min(data.m, CHUNK_ROWS)
         engine = self._engine("none", ("squared_error", None), rows, input_gradient=True)
         engine.jacobian(self._parameters, data, out)
+        if not data.plain and self._kernel.first_nonfinite(out) >= 0:
+            self._blame(X)
         _, scale = self._scaling()
         return out if scale is None else (out * scale).astype(self.dtype)
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fastrna.history import Best, History, Progress
 from fastrna.lbfgs import minimise
 from fastrna.network import Inputs, Network, Path, Specification
 from fastrna.optimizers import LBFGS, SGD, Adam, Adaptive, from_plain, optimizer_of, plain
+from fastrna.scores import score_of
 from fastrna.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ HeldOut: TypeAlias = "tuple[ArrayLike, ArrayLike] | float"
 
 class DivergenceError(ArithmeticError):
     """The cost is no longer finite; the network holds the last finite epoch's parameters."""
+
+
+class _Prepared(NamedTuple):
+    """Examples that were checked: as the kernels read them, as they came, and what for."""
+
+    data: Any
+    X: Inputs
+    network: Network
+    loss: tuple[str, float | None]
 
 
 class Trainer:
@@ -205,10 +215,10 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             if moment is not None and self._engine.get_moment(which) is not None:
                 self._engine.set_moment(which, np.ascontiguousarray(moment, self.network.dtype))
 
-    def _descend(self, data, rates, order=None, batch_size=None, shuffle=None):
+    def _descend(self, data, X, rates, order=None, batch_size=None, shuffle=None):
         """Epochs, or with a batch size a step, in one call of the engine: (costs, seconds, ending).
 
-        Raises on divergence, and what a signal's handler raises.
+        Raises on divergence, for which X may be to blame, and what a signal's handler raises.
         """
         net, optimizer, settings = self.network, self.optimizer, self.settings
         rule = optimizer.rule
@@ -217,14 +227,18 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         rows = min(batch_size or settings.batch_size or data.m, data.m)
         shuffle = settings.shuffle if shuffle is None else shuffle
         adam = rule == "adam"
+        taken = False
         try:
-            self._free.pop()  # whoever comes meanwhile finds nothing there
-        except IndexError:
-            raise RuntimeError(
-                "The trainer is in use by another call, of another thread or of the one that a "
-                "signal's handler interrupted; expected one call at a time."
-            ) from None
-        try:
+            try:
+                # Whoever comes meanwhile finds nothing there. Not by a call, after which Python
+                # looks for signals: Ctrl-C would come between the taking and the note of it.
+                del self._free[0]
+            except IndexError:
+                raise RuntimeError(
+                    "The trainer is in use by another call, of another thread or of the one that "
+                    "a signal's handler interrupted; expected one call at a time."
+                ) from None
+            taken = True
             costs, seconds, ending, last, error = self._engine_for(data, rows, rule).train(
                 net.parameters,
                 data,
@@ -244,7 +258,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 fewer=settings.n_threads is None,
             )
         finally:
-            self._free.append(True)
+            if taken:
+                self._free.append(True)
         if batch_size is None:  # else it was one step
             self.n_epochs += len(costs)
         if len(costs):
@@ -252,6 +267,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if error is not None:
             raise error
         if ending == "divergence":
+            self.network._blame(X)
             self._raise_divergence(last)
         return costs, seconds, ending
 
@@ -319,9 +335,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.evaluate(trainer.prepare([[1.0]], [2.0]))
         2.0
         """
-        return self._prepare(X, y, sample_weight, ("X", "y"))
+        return _Prepared(self._prepare(X, y, sample_weight), X, self.network, self.loss)
 
-    def _prepare(self, X, y, sample_weight, names):
+    def _prepare(self, X, y, sample_weight=None, names=("X", "y")):
         self.network._check_parameters()
         data = self.network._examples(X, y, self.loss[0], sample_weight, names)
         if self.class_weight is None:
@@ -350,6 +366,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
         Raises
         ------
+        ValueError, TypeError
+            If the data were prepared for another kind of network, or for targets of another kind
+            than this trainer's cost and output take.
         DivergenceError
             If the cost is no longer finite.
         KeyboardInterrupt
@@ -363,7 +382,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.epoch(trainer.prepare([[1.0]], [2.0]))
         2.0
         """
-        self._check_data(data)
+        data, X = self._data_of(data), data.X
         if order is not None:
             order = np.asarray(order)
             whole = order.ndim == 1 and order.dtype.kind in "iu" and len(order)
@@ -373,18 +392,37 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                     f"integers from 0 to {data.m - 1}."
                 )
             order = np.ascontiguousarray(order, np.int64)
-        costs, _, ending = self._descend(data, self._rates(1), order)
+        costs, _, ending = self._descend(data, X, self._rates(1), order)
         if ending == "interrupt":
             raise KeyboardInterrupt
         self._adapt(costs[0])
         return float(costs[0])
 
-    def _check_data(self, data):
-        net = self.network
-        fits = isinstance(data, net._kernel.Data) and data.n_x == net._sizes[0]
-        if not (fits and data.n_y == net._sizes[-1]):
+    def _data_of(self, prepared):
+        """Return the examples of `prepare` as the kernels read them, if they fit this trainer."""
+        if not isinstance(prepared, _Prepared):
+            kind = type(prepared).__name__
+            raise TypeError(f"data is of type {kind}; expected what Trainer.prepare returned.")
+        if prepared.network is not self.network or prepared.loss is not self.loss:
+            self._check_purpose(prepared)
+        return prepared.data
+
+    def _check_purpose(self, prepared):
+        """Raise unless what was prepared for another network or cost does for this trainer's."""
+        net, other = self.network, prepared.network
+        shapes = [(n.sizes[0], n.sizes[-1], n.dtype.name) for n in (other, net)]
+        if shapes[0] != shapes[1]:
+            given, wanted = ("{} inputs and {} outputs of {}".format(*shape) for shape in shapes)
+            raise ValueError(f"data was prepared for {given}; expected {wanted}.")
+        uses = [
+            (cost[0], n.activations[-1][0])
+            for n, cost in ((other, prepared.loss), (net, self.loss))
+        ]
+        if check.kind_of_targets(*uses[0]) != check.kind_of_targets(*uses[1]):
+            given, wanted = ("loss {!r} and output {!r}".format(*use) for use in uses)
             raise ValueError(
-                "data was not prepared for this network; expected what Trainer.prepare returned."
+                f"data was prepared for {given}; expected targets as of {wanted}, prepared by this "
+                "trainer."
             )
 
     def step(self, X: Inputs, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -411,8 +449,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         --------
         See `Trainer`.
         """
-        data = self.prepare(X, y, sample_weight)
-        costs, _, ending = self._descend(data, self._rates(1), batch_size=data.m, shuffle=False)
+        data = self._prepare(X, y, sample_weight)
+        costs, _, ending = self._descend(data, X, self._rates(1), batch_size=data.m, shuffle=False)
         if ending == "interrupt":
             raise KeyboardInterrupt
         return float(costs[0])
@@ -433,8 +471,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         --------
         See `prepare`.
         """
-        self._check_data(data)
-        return self.network._evaluate(data, self.loss, self.settings.n_threads)
+        examples = self._data_of(data)
+        cost = self.network._evaluate(examples, self.loss, self.settings.n_threads)
+        if not math.isfinite(cost):
+            self.network._blame(data.X)
+        return cost
 
     def loss_and_gradient(self, data: Any) -> tuple[float, NDArray[Any]]:
         """Return the cost of prepared examples and its gradient, with the trainer's penalties.
@@ -456,12 +497,14 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.loss_and_gradient(trainer.prepare([[1.0]], [2.0]))
         (2.0, array([-2., -2.]))
         """
-        self._check_data(data)
-        settings = self.settings
-        factor = 1 / data.total_weight if settings.l2_over_batch else 1.0
-        return self.network._gradient(
-            data, self.loss, settings.l1 * factor, settings.l2 * factor, settings.n_threads
+        examples, settings = self._data_of(data), self.settings
+        factor = 1 / examples.total_weight if settings.l2_over_batch else 1.0
+        cost, gradient = self.network._gradient(
+            examples, self.loss, settings.l1 * factor, settings.l2 * factor, settings.n_threads
         )
+        if not examples.plain:
+            self.network._doubt(data.X, cost, gradient)
+        return cost, gradient
 
     # -- many epochs -----------------------------------------------------------------------------
 
@@ -499,32 +542,33 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._check_validation()
         X, y, sample_weight, held_out = self._hold_out(X, y, sample_weight)
         twin = self._float64_twin() if isinstance(self.optimizer, LBFGS) else self
-        data = twin.prepare(X, y, sample_weight)
+        prepared = twin.prepare(X, y, sample_weight)
+        data = prepared.data
         if held_out is not None:
-            held_out = (*held_out, self._prepare(*held_out, None, ("validation X", "validation y")))
+            held_out = (*held_out, self._prepare_held_out(*held_out))
         if isinstance(self.optimizer, LBFGS):
-            return self._run_lbfgs(twin, data, epochs, held_out)
+            return self._run_lbfgs(twin, prepared, epochs, held_out)
         history = History()
         schedule = self.optimizer.schedule
         between = self.callbacks or self.progress or held_out or self.checkpoint
         if between or isinstance(schedule, Adaptive):
-            self._run_epoch_by_epoch(data, epochs, held_out, history)
+            self._run_epoch_by_epoch(data, X, epochs, held_out, history)
             return history
         for done in range(0, epochs, _EPOCHS_A_CALL):
             rates = self._rates(min(epochs - done, _EPOCHS_A_CALL))
-            costs, seconds, ending = self._descend(data, rates)
+            costs, seconds, ending = self._descend(data, X, rates)
             history._extend(cost=costs, seconds=seconds, learning_rate=rates[: len(costs)])
             history.stopped_by = ending
             if ending != "epochs":
                 break
         return history
 
-    def _run_epoch_by_epoch(self, data, epochs, held_out, history):
+    def _run_epoch_by_epoch(self, data, X, epochs, held_out, history):
         best, progress = Best(), Progress(epochs, self.progress)
         try:
             for _ in range(epochs):
                 rates = self._rates(1)
-                costs, seconds, ending = self._descend(data, rates)
+                costs, seconds, ending = self._descend(data, X, rates)
                 history.stopped_by = ending
                 if ending == "interrupt":
                     break
@@ -546,7 +590,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             X, y, data = held_out
             watched = score = math.nan  # one entry an epoch, if an interrupt comes meanwhile
             try:
-                watched, score = self.evaluate(data), self._score(X, y)
+                watched = self.evaluate(data)
+                predicted = self.network.predict(X, n_threads=self.settings.n_threads)
+                score = score_of(predicted, y, self.network.activations[-1][0])
             finally:
                 history._extend(validation_cost=[watched], validation_score=[score])
         patience = self.settings.patience
@@ -566,23 +612,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _restore(self, best):
         if self.settings.restore_best and best.parameters is not None and best.epochs_since:
             self.network.parameters = best.parameters
-
-    def _score(self, X, y):
-        """Accuracy where the output is a class, else R^2."""
-        predicted = self.network.predict(X, n_threads=self.settings.n_threads)
-        output = self.network.activations[-1][0]
-        y = np.asarray(y).reshape(len(predicted), -1)
-        if output == "softmax":
-            classes = y[:, 0] if y.shape[1] == 1 < predicted.shape[1] else y.argmax(axis=1)
-            return float((predicted.argmax(axis=1) == classes).mean())
-        if output in ("sigmoid", "step", "sign"):
-            middle = 0.0 if output == "sign" else 0.5
-            return float(((predicted > middle) == (y > middle)).all(axis=1).mean())
-        residual = ((y - predicted) ** 2).sum(axis=0, dtype=np.float64)
-        total = ((y - y.mean(axis=0)) ** 2).sum(axis=0, dtype=np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scores = np.where(total > 0, 1 - residual / total, (residual == 0).astype(float))
-        return float(scores.mean())
 
     def _hold_out(self, X, y, sample_weight):
         """Split off the validation examples, where they come as a fraction."""
@@ -606,6 +635,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if sample_weight is not None:
             sample_weight = check.weights_of_examples(sample_weight, m)[rest]
         return X[rest], y[rest], sample_weight, (X[test], y[test])
+
+    def _prepare_held_out(self, X, y):
+        data = self._prepare(X, y, names=("validation X", "validation y"))
+        self.network._blame(X, "validation X")  # now: the first epoch's score would come too late
+        return _Prepared(data, X, self.network, self.loss)
 
     def _float64_twin(self):
         """Return what evaluates cost and gradient for L-BFGS: itself, where it is of float64."""

@@ -301,11 +301,30 @@ def finite(array, name):
                 break
         else:
             return array
-    value = array[where]
-    place = ", ".join(
+    raise ValueError(f"{name} has {array[where]} at {_place(where)}; expected finite numbers only.")
+
+
+def _place(where):
+    return ", ".join(
         f"{axis} {int(i)}" for axis, i in zip(("row", "column", "axis 2"), where, strict=False)
     )
-    raise ValueError(f"{name} has {value} at {place}; expected finite numbers only.")
+
+
+def within_range(array, dtype, name):
+    """Raise if a number, finite as it is, is infinite in a narrower type.
+
+    For where something has gone wrong, as it takes longer than `finite`.
+    """
+    array, most = numeric(array, name), np.finfo(dtype).max
+    if array.dtype.kind != "f" or array.dtype.itemsize <= most.itemsize:
+        return
+    for extreme in (array.argmax(), array.argmin()):
+        where = np.unravel_index(extreme, array.shape)
+        if abs(array[where]) > most:
+            raise ValueError(
+                f"{name} has {array[where]} at {_place(where)}, beyond the range of {most.dtype}; "
+                f"expected at most {most:.4g}, or a network of float64."
+            )
 
 
 def is_sparse(X):
@@ -382,8 +401,8 @@ def targets(y, m, n_y, output, dtype, name="y", X_name="X"):
     _within_range(y, output, name)
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(y, dtype=dtype)
-    if converted.dtype != y.dtype and converted.dtype.itemsize < y.dtype.itemsize:
-        finite(converted, f"{name} as {converted.dtype}")
+    if converted.dtype != y.dtype and kernels.load(dtype).first_nonfinite(converted) >= 0:
+        within_range(y, dtype, name)
     return converted
 
 
@@ -424,6 +443,14 @@ def targets_of_loss(y, loss, name="y"):
         _none_wrong(y, (y < 0) | (y > 1), name, "numbers from 0 to 1 with loss 'log_loss'")
     elif loss == "poisson":
         _none_wrong(y, y < 0, name, "numbers of at least 0 with loss 'poisson'")
+
+
+def kind_of_targets(loss, output):
+    """Return what targets that were checked for one cost and output have to share with another."""
+    return (
+        loss if loss in LOSSES_OF_SOME else None,
+        output if output == "softmax" or output in _THRESHOLDS else None,
+    )
 
 
 def held_out(validation):

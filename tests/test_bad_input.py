@@ -166,6 +166,43 @@ def test_whole_numbers_and_other_floats_are_converted(dtype):
     np.testing.assert_array_equal(net.parameters, other.parameters)
 
 
+WIDE = spoilt(GOOD_X, 1e300, 2, 1)
+BEYOND = ["1e+300", "row 2", "column 1", "beyond the range of float32", "float64"]
+
+
+def test_x_beyond_the_range_of_a_narrower_network():
+    net = network("softmax")
+    trainer = fastrna.Trainer(net)
+    data = trainer.prepare(WIDE, CLASSES)
+    for call in (
+        lambda: net.predict(WIDE),
+        lambda: net.loss_and_gradient(WIDE, CLASSES),
+        lambda: fastrna.train(net, WIDE, CLASSES),
+        lambda: fastrna.train(net, -WIDE, CLASSES, callbacks=[print]),
+        lambda: trainer.step(WIDE, CLASSES),
+        lambda: trainer.epoch(data),
+        lambda: trainer.evaluate(data),
+        lambda: trainer.loss_and_gradient(data),
+    ):
+        refuse(net, call, "X has", *BEYOND)
+    refuse(net, lambda: net.predict_one(WIDE[2]), "x has 1e+300", "row 1", "range of float32")
+    held_out = {"validation": (WIDE, CLASSES)}
+    refuse(net, lambda: fastrna.train(net, GOOD_X, CLASSES, **held_out), "validation X", *BEYOND)
+
+
+def test_the_jacobian_of_x_beyond_the_range_of_a_narrower_network():
+    net = network("exp")
+    refuse(net, lambda: net.jacobian(WIDE), "X has", *BEYOND)
+
+
+def test_what_float64_holds_is_not_beyond_its_range():
+    net = network("softmax", dtype="float64")
+    assert np.isfinite(net.predict(spoilt(GOOD_X, 1e100, 2, 1))).all()
+    scaled = network("softmax")
+    scaled.scaler = fastrna.Scaler("max").fit(WIDE)
+    assert np.isfinite(scaled.predict(WIDE)).all()
+
+
 # ----------------------------------------------------------------------------------------- y
 
 BAD_Y = {
@@ -428,7 +465,39 @@ def test_the_data_of_another_network():
     net, other = network(), fastrna.Network([5, 4, 2], seed=0)
     trainer = fastrna.Trainer(net)
     data = fastrna.Trainer(other).prepare(np.zeros((6, 5)), GOOD_Y)
-    refuse(net, lambda: trainer.epoch(data), "data")
+    refuse(net, lambda: trainer.epoch(data), "data", "5 inputs", "3 inputs")
+    data = fastrna.Trainer(network(dtype="float64")).prepare(GOOD_X, GOOD_Y)
+    refuse(net, lambda: trainer.epoch(data), "data", "float64", "float32")
+    refuse(net, lambda: trainer.epoch((GOOD_X, GOOD_Y)), "data", "tuple", "prepare")
+
+
+TARGETS = {
+    ("identity", "auto"): GOOD_Y,
+    ("softmax", "auto"): CLASSES,
+    ("softmax", "squared_error"): GOOD_Y,
+    ("sigmoid", "log_loss"): np.eye(2)[CLASSES],
+    ("sign", "auto"): 2 * np.eye(2)[CLASSES] - 1,
+    ("step", "auto"): np.eye(2)[CLASSES],
+    ("exp", "auto"): GOOD_Y**2,
+}
+
+
+@pytest.mark.parametrize("given", TARGETS, ids=str)
+@pytest.mark.parametrize("wanted", TARGETS, ids=str)
+def test_the_data_of_another_cost_or_output(given, wanted):
+    data = fastrna.Trainer(network(given[0]), loss=given[1]).prepare(GOOD_X, TARGETS[given])
+    net = network(wanted[0])
+    trainer = fastrna.Trainer(net, loss=wanted[1])
+    for call in trainer.epoch, trainer.evaluate, trainer.loss_and_gradient:
+        if given == wanted:
+            call(data)
+        else:
+            refuse(net, lambda call=call: call(data), "data", repr(given[0]), repr(wanted[0]))
+
+
+def test_the_data_of_another_cost_that_takes_the_same_targets():
+    data = fastrna.Trainer(network()).prepare(GOOD_X, GOOD_Y)
+    assert fastrna.Trainer(network(), loss="absolute_error").evaluate(data) > 0
 
 
 def test_a_file_is_not_a_network():
@@ -520,7 +589,7 @@ def test_sample_weights_too_small_or_large_for_their_sums(value):
 
 
 def test_targets_beyond_the_range_of_the_network():
-    options_are_refused(["y as float32", "inf"], y=np.array(GOOD_Y, float) * 1e300)
+    options_are_refused(["y has", *BEYOND], y=spoilt(GOOD_Y, -1e300, 2, 1))
     wide = fastrna.Network([3, 4, 2], dtype="float64", seed=0)
     assert np.isfinite(wide.loss_and_gradient(GOOD_X, np.array(GOOD_Y, float) * 1e100)[0])
 

@@ -255,6 +255,19 @@ def test_same_run_after_warm_starts():
     assert_same_run(*models)
 
 
+def test_same_run_after_warm_starts_that_stop_early():
+    """The last parameters are kept by a warm start that finds no better score than before."""
+    X, y = scaled(datasets.load_wine)
+    options = {"warm_start": True, "early_stopping": True, "n_iter_no_change": 3, "max_iter": 100}
+    models = both("MLPClassifier", solver="sgd", learning_rate_init=0.05, **options)
+    for model in models:
+        model.fit(X, y)
+        best = model.best_validation_score_
+        model.fit(X, y).fit(X, y)
+        assert model.best_validation_score_ == best
+    assert_same_run(*models)
+
+
 @pytest.mark.parametrize(
     ("name", "load"),
     [

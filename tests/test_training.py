@@ -322,6 +322,16 @@ def test_validation_score(rng):
     assert seen.validation_score[-1] == pytest.approx(determination.mean(), abs=1e-9)
 
 
+def test_validation_score_is_that_of_the_estimators(rng):
+    """Of numbers whose squares float32 does not hold, too."""
+    X = rng.normal(size=(60, 3)).astype(np.float32)
+    y = rng.normal(size=60).astype(np.float32)
+    far = y * np.float32(1e25)
+    seen = fastrna.train(network(), X, y, epochs=1, validation=(X, far))
+    squares = (far.astype(float) ** 2).sum(), ((far - far.mean(dtype=float)) ** 2.0).sum()
+    assert seen.validation_score[0] == pytest.approx(1 - squares[0] / squares[1], abs=1e-6)
+
+
 def test_a_fraction_is_held_out(problem):
     X, y = problem
     seen = fastrna.train(network(), X, y, epochs=3, validation=0.25, seed=1)
@@ -555,6 +565,26 @@ def test_one_call_of_a_trainer_at_a_time(rng):
         other.join()
     assert len(refused) == 1
     assert trainer.epoch(data) > 0
+
+
+@needs_alarm
+def test_an_interrupt_at_any_moment_leaves_the_trainer_free(rng):
+    """Also between the taking of the trainer and its epoch; some of so many hit that moment."""
+    trainer = fastrna.Trainer(network([1, 1]), optimizer=fastrna.SGD(1e-9))
+    data = trainer.prepare(*rng.normal(size=(2, 2, 1)))
+    before, interrupts = signal.signal(signal.SIGALRM, signal.default_int_handler), 0
+    try:
+        for delay in rng.uniform(1e-5, 5e-5, size=5000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                while True:
+                    trainer.epoch(data)
+            except KeyboardInterrupt:
+                interrupts += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupts == 5000
 
 
 def test_training_outside_the_main_thread(problem):

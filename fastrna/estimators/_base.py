@@ -117,10 +117,6 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
     def _loss(self) -> str | tuple[str, float]:
         """Return the loss, by the library's name."""
 
-    @abstractmethod
-    def _score_outputs(self, outputs: np.ndarray, targets: np.ndarray, weights: Any) -> float:
-        """Score what the network returned against encoded targets."""
-
     def _learn_weights(self, targets: np.ndarray, sample_weight: Any, incremental: bool) -> None:
         """Learn the weight of every class, where classes are weighted."""
 
@@ -319,7 +315,6 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
             if first_pass or getattr(self, name, None) is None:
                 setattr(self, name, start)
         if first_pass:
-            self.__dict__.pop("_best_parameters", None)
             self.__dict__.pop("_trainer_state", None)
 
     # ---------------------------------------------------------------------- held-out examples

@@ -297,13 +297,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             weights = self._class_weights[targets.reshape(-1).astype(np.intp)]
         return weights if sample_weight is None else weights * sample_weight
 
-    def _score_outputs(self, outputs, targets, weights):
-        if self._target_kind == "multiclass":
-            right = outputs.argmax(axis=1) == targets
-        else:
-            right = ((outputs > 0.5) == (targets > 0.5)).all(axis=1)
-        return np.average(right, weights=weights)
-
     # --------------------------------------------------------------------- public methods
 
     @available_if(lambda self: self._check_solver())

@@ -10,6 +10,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 
 from fastrna.history import Progress
+from fastrna.scores import score_of
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupport
@@ -78,7 +79,8 @@ class HeldOut:
         outputs = model._network.predict(self._X, n_threads=model.n_threads)
         if not np.isfinite(outputs).all():
             return math.nan
-        return float(model._score_outputs(outputs, self._targets, self._weights))
+        output = model._network.activations[-1][0]
+        return score_of(outputs, self._targets, output, self._weights)
 
 
 def _takes_weights(scorer) -> bool:

@@ -210,9 +210,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             )
         return self.loss[0]
 
-    def _score_outputs(self, outputs, targets, weights):
-        return _r2(outputs, targets, weights)
-
     @available_if(lambda self: self._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
@@ -256,15 +253,3 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         outputs = self._forward(X)
         return outputs.ravel() if outputs.shape[1] == 1 else outputs
-
-
-def _r2(outputs, targets, weights) -> float:
-    """R^2 averaged over the outputs; 1 or 0 for a constant target, as scikit-learn has it."""
-    outputs, targets = outputs.astype(np.float64), targets.astype(np.float64)
-    w = np.ones(len(targets)) if weights is None else weights
-    # On its way to diverging a network may be wrong by more than the square of a float64 holds.
-    with np.errstate(over="ignore", invalid="ignore"):
-        residual = w @ (targets - outputs) ** 2
-        total = w @ (targets - np.average(targets, axis=0, weights=weights)) ** 2
-        explained = 1 - residual / np.where(total == 0, 1, total)
-    return float(np.where(total == 0, residual == 0, explained).mean())

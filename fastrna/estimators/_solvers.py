@@ -59,8 +59,9 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
     stops_early = model._stops_early()
     adaptive = model.solver == "sgd" and model.learning_rate == "adaptive"
     inverse_scaling = model.solver == "sgd" and model.learning_rate == "invscaling"
-    if stops_early and "_best_parameters" not in vars(model):
-        model._best_parameters = model._network.parameters.copy()
+    # As in scikit-learn, a warm start keeps the last parameters unless a score is the best of all.
+    parameters = model._network.parameters
+    best = parameters.copy() if stops_early and model.t_ == 0 else None
     order = np.arange(n) if model.shuffle else None
     train_epoch = _on_paying_threads(trainer.epoch, model, trainer, n)
     divergence = None
@@ -87,6 +88,8 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
                 held_out.record(model, diverged=divergence is not None)
             if divergence is not None:
                 break
+            if stops_early and model.validation_scores_[-1] > model.best_validation_score_:
+                best = parameters.copy()
             _count_stagnation(model, stops_early, held_out)
             if inverse_scaling:
                 trainer.learning_rate = model.learning_rate_init / (model.t_ + 1) ** model.power_t
@@ -124,7 +127,7 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=5)
     if divergence is not None:
-        if not stops_early:
+        if best is None:
             raise ValueError(NON_FINITE) from divergence
         warnings.warn(
             f"The training diverged in epoch {model.n_iter_}; the parameters of the best "
@@ -133,8 +136,8 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
             ConvergenceWarning,
             stacklevel=5,
         )
-    if stops_early:
-        model._network.parameters[:] = model._best_parameters
+    if best is not None:
+        parameters[:] = best
 
 
 def fit_lbfgs(model, X, targets, weights, held_out, monitor):
@@ -302,12 +305,9 @@ def _on_paying_threads(work, model, trainer, n):
 
 
 def _count_stagnation(model, stops_early, held_out):
-    """Count the epochs without progress, by scikit-learn's rules, and keep the best."""
+    """Count the epochs without progress, by scikit-learn's rules."""
     if stops_early:
-        score = model.validation_scores_[-1]
-        stagnates = score < model.best_validation_score_ + model.tol
-        if score > model.best_validation_score_:
-            np.copyto(model._best_parameters, model._network.parameters)
+        stagnates = model.validation_scores_[-1] < model.best_validation_score_ + model.tol
     else:
         stagnates = model.loss_ > model.best_loss_ - model.tol
         model.best_loss_ = min(model.loss_, model.best_loss_)
