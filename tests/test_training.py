@@ -328,7 +328,8 @@ def test_validation_score_is_that_of_the_estimators(rng):
     y = rng.normal(size=60).astype(np.float32)
     far = y * np.float32(1e25)
     seen = fastrna.train(network(), X, y, epochs=1, validation=(X, far))
-    squares = (far.astype(float) ** 2).sum(), ((far - far.mean(dtype=float)) ** 2.0).sum()
+    far = far.astype(float)
+    squares = (far**2).sum(), ((far - far.mean()) ** 2).sum()
     assert seen.validation_score[0] == pytest.approx(1 - squares[0] / squares[1], abs=1e-6)
 
 
