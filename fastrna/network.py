@@ -293,10 +293,10 @@ class Network:
         if self._scaler is None and not check.is_sparse(X):
             check.within_range(X, self.dtype, name)
 
-    def _doubt(self, X, cost, gradient):
+    def _doubt(self, X, result, cost=0.0, name="X"):
         """Likewise, if a result is not finite."""
-        if not math.isfinite(cost) or self._kernel.first_nonfinite(gradient) >= 0:
-            self._blame(X)
+        if not math.isfinite(cost) or self._kernel.first_nonfinite(result) >= 0:
+            self._blame(X, name)
 
     def predict(
         self, X: Inputs, out: NDArray[Any] | None = None, n_threads: int | None = None
@@ -348,8 +348,8 @@ class Network:
             self._team_choice.note(team, (time.perf_counter() - start) / operations)
         if not finite:
             check.finite(check.numeric(X, "X"), "X")
-        if not data.plain and self._kernel.first_nonfinite(out) >= 0:
-            self._blame(X)
+        if not data.plain:
+            self._doubt(X, out)
         return out
 
     def _check_out(self, out, shape):
@@ -407,8 +407,7 @@ class Network:
         shift, scale = self._scaling()
         data = self._kernel.Data(1, n_x, n_y, x[None, :], None, None, shift, scale)
         self._predictor.predict(data, out, 1)
-        if self._kernel.first_nonfinite(out) >= 0:
-            self._blame(x, "x")
+        self._doubt(x, out, name="x")
         return out
 
     def loss_and_gradient(
@@ -470,7 +469,7 @@ class Network:
         self._check_parameters()
         cost, gradient = self._gradient(data, loss, l1, l2)
         if not data.plain:
-            self._doubt(X, cost, gradient)
+            self._doubt(X, gradient, cost)
         return cost, gradient
 
     def _examples(self, X, y, loss, sample_weight=None, names=("X", "y")):
@@ -575,8 +574,8 @@ class Network:
         rows = min(data.m, CHUNK_ROWS)
         engine = self._engine("none", ("squared_error", None), rows, input_gradient=True)
         engine.jacobian(self._parameters, data, out)
-        if not data.plain and self._kernel.first_nonfinite(out) >= 0:
-            self._blame(X)
+        if not data.plain:
+            self._doubt(X, out)
         _, scale = self._scaling()
         return out if scale is None else (out * scale).astype(self.dtype)
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fastrna.history import Best, History, Progress
 from fastrna.lbfgs import minimise
 from fastrna.network import Inputs, Network, Path, Specification
 from fastrna.optimizers import LBFGS, SGD, Adam, Adaptive, from_plain, optimizer_of, plain
+from fastrna.prepared import Prepared
 from fastrna.scores import score_of
 from fastrna.settings import Settings
 
@@ -30,15 +31,6 @@ HeldOut: TypeAlias = "tuple[ArrayLike, ArrayLike] | float"
 
 class DivergenceError(ArithmeticError):
     """The cost is no longer finite; the network holds the last finite epoch's parameters."""
-
-
-class _Prepared(NamedTuple):
-    """Examples that were checked: as the kernels read them, as they came, and what for."""
-
-    data: Any
-    X: Inputs
-    network: Network
-    loss: tuple[str, float | None]
 
 
 class Trainer:
@@ -335,7 +327,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.evaluate(trainer.prepare([[1.0]], [2.0]))
         2.0
         """
-        return _Prepared(self._prepare(X, y, sample_weight), X, self.network, self.loss)
+        return Prepared(self._prepare(X, y, sample_weight), X, self.network, self.loss)
 
     def _prepare(self, X, y, sample_weight=None, names=("X", "y")):
         self.network._check_parameters()
@@ -400,30 +392,12 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _data_of(self, prepared):
         """Return the examples of `prepare` as the kernels read them, if they fit this trainer."""
-        if not isinstance(prepared, _Prepared):
+        if not isinstance(prepared, Prepared):
             kind = type(prepared).__name__
             raise TypeError(f"data is of type {kind}; expected what Trainer.prepare returned.")
         if prepared.network is not self.network or prepared.loss is not self.loss:
-            self._check_purpose(prepared)
+            prepared.check_use(self.network, self.loss)
         return prepared.data
-
-    def _check_purpose(self, prepared):
-        """Raise unless what was prepared for another network or cost does for this trainer's."""
-        net, other = self.network, prepared.network
-        shapes = [(n.sizes[0], n.sizes[-1], n.dtype.name) for n in (other, net)]
-        if shapes[0] != shapes[1]:
-            given, wanted = ("{} inputs and {} outputs of {}".format(*shape) for shape in shapes)
-            raise ValueError(f"data was prepared for {given}; expected {wanted}.")
-        uses = [
-            (cost[0], n.activations[-1][0])
-            for n, cost in ((other, prepared.loss), (net, self.loss))
-        ]
-        if check.kind_of_targets(*uses[0]) != check.kind_of_targets(*uses[1]):
-            given, wanted = ("loss {!r} and output {!r}".format(*use) for use in uses)
-            raise ValueError(
-                f"data was prepared for {given}; expected targets as of {wanted}, prepared by this "
-                "trainer."
-            )
 
     def step(self, X: Inputs, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Take one step on a mini-batch: for examples that come one by one.
@@ -503,7 +477,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             examples, self.loss, settings.l1 * factor, settings.l2 * factor, settings.n_threads
         )
         if not examples.plain:
-            self.network._doubt(data.X, cost, gradient)
+            self.network._doubt(data.X, gradient, cost)
         return cost, gradient
 
     # -- many epochs -----------------------------------------------------------------------------
@@ -639,7 +613,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _prepare_held_out(self, X, y):
         data = self._prepare(X, y, names=("validation X", "validation y"))
         self.network._blame(X, "validation X")  # now: the first epoch's score would come too late
-        return _Prepared(data, X, self.network, self.loss)
+        return Prepared(data, X, self.network, self.loss)
 
     def _float64_twin(self):
         """Return what evaluates cost and gradient for L-BFGS: itself, where it is of float64."""

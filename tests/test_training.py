@@ -322,8 +322,7 @@ def test_validation_score(rng):
     assert seen.validation_score[-1] == pytest.approx(determination.mean(), abs=1e-9)
 
 
-def test_validation_score_is_that_of_the_estimators(rng):
-    """Of numbers whose squares float32 does not hold, too."""
+def test_validation_score_of_numbers_whose_squares_float32_does_not_hold(rng):
     X = rng.normal(size=(60, 3)).astype(np.float32)
     y = rng.normal(size=60).astype(np.float32)
     far = y * np.float32(1e25)
