@@ -337,14 +337,14 @@ cdef class Steps(Workspace):
 
     @cython.final
     cdef void slice_of_rows(self, Desk *desk, Py_ssize_t at, Py_ssize_t end, Py_ssize_t first,
-                            Py_ssize_t lo, Py_ssize_t room, double factor, Py_ssize_t slice,
+                            Py_ssize_t room, double factor, Py_ssize_t slice,
                             Py_ssize_t wanted_slice) noexcept nogil:
         """The cost of the examples from place `at` to `end` of the order, in a mini-batch that
-        begins at `first`, and their gradient, as those of a slice; in `room` rows of the blocks,
-        from `lo` on. The gradient of the wanted slice, if any, is fetched meanwhile."""
+        begins at `first`, and their gradient, as those of a slice; in `room` rows of the blocks.
+        The gradient of the wanted slice, if any, is fetched meanwhile."""
         cdef Net *net = &self.net
         cdef Py_ssize_t c, n, l
-        cdef double *cost = &self.slice_costs[slice * 8]
+        cdef double *cost = &self.slice_costs[slice * SLICE_COSTS]
         cdef Parts chunks = parts_of(end - at, room)
         cdef Layer *layer
         cdef const Layer *last = &desk.layers[net.n_layers - 1]
@@ -353,18 +353,18 @@ cdef class Steps(Workspace):
         cost[0] = 0
         for c in range(chunks.number):
             n = size_of(chunks, c)
-            chunk = self.order + at - lo
-            self.data.gather(chunk, lo, n, desk.input + lo * net.input_stride, net.input_stride)
-            gather_targets(self.data, desk, last, lo, lo + n, chunk)
+            chunk = self.order + at
+            self.data.gather(chunk, 0, n, desk.input, net.input_stride)
+            gather_targets(self.data, desk, last, 0, n, chunk)
             self.book(desk, GATHER)
-            self.forward(desk, lo, lo + n, True, chunk, at - first - lo)
+            self.forward(desk, 0, n, True, chunk, at - first)
             self.book(desk, FORWARD)
-            compare(net, desk, self.data.weights != NULL, lo, lo + n, factor)
-            cost[0] = add_costs(cost[0], desk, lo, lo + n)
+            compare(net, desk, self.data.weights != NULL, 0, n, factor)
+            cost[0] = add_costs(cost[0], desk, 0, n)
             self.book(desk, COST)
             for l in range(net.n_layers - 1, -1, -1):
                 layer = &desk.layers[l]
-                gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), lo, n,
+                gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), 0, n,
                                rows_read_by(net, desk, l), layer.gradient + slice * layer.size,
                                c == 0, False, NULL, NULL)
                 self.book(desk, UPDATE)
@@ -373,8 +373,7 @@ cdef class Steps(Workspace):
                     if wanted_slice >= 0 and c == chunks.number - 1:
                         wanted.at = <const char *>(layer.gradient + wanted_slice * layer.size)
                         wanted.bytes = layer.size * sizeof(real)
-                    backward(net, desk, l, desk.layers[l - 1].own, lo, lo + n, at - first - lo,
-                             wanted)
+                    backward(net, desk, l, desk.layers[l - 1].own, 0, n, at - first, wanted)
                     self.book(desk, BACKWARD)
             at += n
 
@@ -385,7 +384,7 @@ cdef class Steps(Workspace):
         cdef Turned *turned = &desk.turned
         cdef Parts blocks = parts_of(end - at, turned.rows)
         cdef Py_ssize_t c, n, l
-        cdef double *cost = &self.slice_costs[slice * 8]
+        cdef double *cost = &self.slice_costs[slice * SLICE_COSTS]
         cost[0] = 0
         for l in range(turned.n_layers):
             turned.layers[l].weights = desk.layers[l].weights
@@ -427,7 +426,7 @@ cdef class Steps(Workspace):
             if net.turned:
                 self.turned_slice(desk, lo, hi, factor, turn + q)
             else:
-                self.slice_of_rows(desk, lo, hi, first, q * room, room, factor, turn + q,
+                self.slice_of_rows(desk, lo, hi, first, room, factor, turn + q,
                                    turn + q + others if team > 1 else -1)
         self.wait(desk, rank, team)
         decision = self.decided(desk, team)
@@ -436,7 +435,7 @@ cdef class Steps(Workspace):
         if rank == 0:
             self.add_penalties(desk)
             for q in range(slices):
-                self.ledger.cost_sum += self.slice_costs[(turn + q) * 8]
+                self.ledger.cost_sum += self.slice_costs[(turn + q) * SLICE_COSTS]
             self.finish_step(desk, weight, u.penalised)
         if rank == 0 or net.optimizer != NO_UPDATE:
             for l in range(net.n_layers):

@@ -10,6 +10,7 @@
 
 cdef enum:
     FEW_OUTPUTS = 1024  # outputs of a chunk that cost less to compute twice than to share
+    SLICE_COSTS = 2 * CACHE_LINE // 8  # from the cost of a slice to that of the next
 
 
 cdef struct Ledger:
@@ -50,7 +51,7 @@ cdef class Workspace:
     cdef Py_ssize_t seats       # desks there are
     cdef bint input_gradient
     cdef Ledger *ledger
-    cdef double *slice_costs    # (2, slices) in turn, a cache line each
+    cdef double *slice_costs    # (2, slices) in turn, SLICE_COSTS apart
     cdef list buffers
     cdef Py_ssize_t n_penalties
 
@@ -129,7 +130,7 @@ cdef class Workspace:
                 layer.d_panels = self.block(capacity * layer.vectors * LANES)
                 layer.slivers = self.block(capacity * layer.rows)
         self.ledger = <Ledger *>self.block(sizeof(Ledger) // sizeof(real))
-        self.slice_costs = <double *>self.block(2 * net.slices * CACHE_LINE // sizeof(real))
+        self.slice_costs = <double *>self.block(2 * net.slices * SLICE_COSTS * 8 // sizeof(real))
         self.seat(1)
 
     @property
@@ -160,7 +161,7 @@ cdef class Workspace:
         cdef Desk *desk
         cdef Desk *desks
         cdef Net *net = &self.net
-        cdef bint aliases, drops
+        cdef bint by_rows
         if team <= before:
             return 0
         desks = <Desk *>self.block(team * sizeof(Desk) // sizeof(real))
@@ -184,36 +185,26 @@ cdef class Workspace:
                 self.turn_desk(desk)
             if rank == 0 or net.sharing == BY_SLICES:
                 desk.penalties = self.block(2 * self.n_penalties * LANES)
-            if not net.sparse and (rank == 0 or net.few_inputs
+            # What a thread writes in blocks of its own: the processor fetches what lies ahead of it,
+            # and would pull its neighbour's rows or columns away from the other core.
+            by_rows = net.sharing == BY_SLICES and not net.turned
+            if not net.sparse and (rank == 0 or by_rows or net.few_inputs
                                    or (rank == 1 and net.sharing == BY_UNITS)):
                 desk.own_input = self.block(net.capacity * net.input_stride)
             if not net.sparse:
                 desk.following = self.block(net.input_stride)
-            if rank == 0 or (net.alone and net.sharing != BY_SLICES):
+            if rank == 0 or by_rows or (net.alone and net.sharing == BY_UNITS):
                 desk.target = self.block(net.capacity * last.stride)
                 desk.costs = self.block(net.capacity)
                 desk.totals = self.block(net.capacity)
                 desk.masses = self.block(net.capacity)
                 desk.weights = <double *>self.block(net.capacity * 8 // sizeof(real))
                 if rank > 0:
-                    last.z = self.block(net.capacity * last.stride)
-                    last.a = self.block(net.capacity * last.stride)
-                    last.d = self.block(net.capacity * last.stride)
-            if rank > 0 and net.sharing == BY_UNITS:
-                # Own columns in blocks of their own: the processor fetches lines in pairs, and
-                # would pull its neighbour's away from the other core. But all read dZ_l, l > 1.
+                    self.own_blocks(last, True)
+            if rank > 0 and (by_rows or net.sharing == BY_UNITS):
                 for l in range(net.n_layers - 1):
-                    layer = &desk.layers[l]
-                    aliases = layer.z == layer.a
-                    drops = layer.h != layer.a
-                    layer.a = self.block(net.capacity * layer.stride)
-                    layer.z = layer.h = layer.a
-                    if not aliases:
-                        layer.z = self.block(net.capacity * layer.stride)
-                    if drops:
-                        layer.h = self.block(net.capacity * layer.stride)
-                    if l == 0:
-                        layer.d = self.block(net.capacity * layer.stride)
+                    # Of units that are shared all read dZ_l, l > 1.
+                    self.own_blocks(&desk.layers[l], by_rows or l == 0)
             if rank > 0 and net.sharing != BY_TASKS and net.optimizer != NO_UPDATE:
                 # Where units are shared, for the sake of the distance: see layers.pxi.
                 for l in range(net.n_layers):
@@ -232,6 +223,20 @@ cdef class Workspace:
                 for rank in range(1, team):
                     self.desks[rank].layers[l].sums = layer.sums
         self.seats = team  # only now that all have their blocks: memory may run out before
+        return 0
+
+    cdef int own_blocks(self, Layer *layer, bint slopes) except -1:
+        """Blocks of another desk's layer, where it has them for itself: with dZ, or without."""
+        cdef Py_ssize_t size = self.net.capacity * layer.stride
+        cdef bint aliases = layer.z == layer.a, drops = layer.h != layer.a
+        layer.a = self.block(size)
+        layer.z = layer.h = layer.a
+        if not aliases:
+            layer.z = self.block(size)
+        if drops:
+            layer.h = self.block(size)
+        if slopes:
+            layer.d = self.block(size)
         return 0
 
     cdef int turn_desk(self, Desk *desk) except -1:
