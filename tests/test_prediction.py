@@ -29,7 +29,20 @@ def test_widths_around_vectors(hidden, width, n_y, dtype):
 
 @pytest.mark.parametrize("output", ["identity", "softmax"])
 @pytest.mark.parametrize(
-    "sizes", [(4, 10, 3), (24, 8, 2), (2, 4, 1), (9, 5, 4), (3, 6, 18), (5, 1, 2), (13, 37, 29, 5)]
+    "sizes",
+    [
+        (4, 10, 3),
+        (24, 8, 2),
+        (2, 4, 1),
+        (9, 5, 4),
+        (3, 6, 18),
+        (5, 1, 2),
+        (13, 37, 29, 5),
+        (64, 100, 10),
+        (20, 33, 33),
+        (60, 17, 5),
+        (16, 64, 16),
+    ],
 )
 def test_a_row_does_not_depend_on_its_company(sizes, output, dtype):
     net = fastrna.Network(list(sizes), hidden="tanh", output=output, dtype=dtype, seed=3)

@@ -293,13 +293,38 @@ cdef inline void softmax_across(const int width, Py_ssize_t vectors, Py_ssize_t 
 cdef void softmax_turned(Py_ssize_t width, Py_ssize_t vectors, Py_ssize_t stride,
                          real *z  # IN, OUT (width, vectors), stride apart: an example a lane
                          ) noexcept nogil:
-    """`softmax_across` of a few columns, their number known at run time."""
-    if width == 2:
-        softmax_across(2, vectors, stride, z)
-    elif width == 3:
-        softmax_across(3, vectors, stride, z)
-    else:
-        softmax_across(4, vectors, stride, z)
+    """`softmax_rows` of columns that are turned over already: to the same bits, so totals are
+    summed in the order in which `sums_of` adds lanes."""
+    cdef vec sums[LANES]
+    cdef vec top, e, inverse
+    cdef Py_ssize_t v, k, n
+    if few_columns(width):
+        if width == 2:
+            softmax_across(2, vectors, stride, z)
+        elif width == 3:
+            softmax_across(3, vectors, stride, z)
+        else:
+            softmax_across(4, vectors, stride, z)
+        return
+    for v in range(vectors):
+        top = splat(-INFINITY)
+        for k in range(width):
+            top = larger(load(z + k * stride), top)
+        for k in range(LANES):
+            sums[k] = splat(0)
+        for k in range(width):
+            e = exp_of_negative(load(z + k * stride) - top)
+            store(z + k * stride, e)
+            sums[k % LANES] = sums[k % LANES] + e
+        n = LANES
+        while n > 1:
+            n //= 2
+            for k in range(n):
+                sums[k] = sums[k] + sums[k + n]
+        inverse = 1 / sums[0]
+        for k in range(width):
+            store(z + k * stride, load(z + k * stride) * inverse)
+        z += LANES
 
 
 cdef void softmax_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride,

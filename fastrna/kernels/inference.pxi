@@ -12,9 +12,10 @@
 # those tells, and X is looked at only then (64-100-10 1.04). The scratch is kept for the next call.
 # Either way each sum is one chain in the order of the inputs, in the tiles of `product` or, for one
 # row alone, in the wider ones of `row_product`: so a row does not depend on its company. Nor where
-# blocks of many rows have an example a lane (turned.pxi), as those of networks a few units wide do
-# (2-4-1 3.5, 24-8-2 1.5). With many more inputs than lanes a dot product is quicker, for one
-# output, but its sum has another order: turned networks are without.
+# blocks of many rows have an example a lane (turned.pxi), as those of networks do whose rows of
+# units would leave lanes empty (2-4-1 3.5, 24-8-2 1.5; 64-100-10 by AVX-512 1.13, as 100 columns
+# take 112 lanes and 10 take 16). With many more inputs than lanes a dot product is quicker, for
+# one output, but its sum has another order: turned networks are without.
 
 cdef enum:
     STACK_NUMBERS = 4096    # three of these are scratch enough for one row of most nets
@@ -103,20 +104,20 @@ cdef class Predictor:
             offset += layer.rows * layer.n_out
         self.softmax = self.layers[self.n_layers - 1].activation == SOFTMAX
         # Softmax of one output, which is 1, is left to rows of units.
-        self.turned = self.is_narrow(offset) and not (self.softmax and self.n_y == 1)
+        self.turned = self.is_padded(offset) and not (self.softmax and self.n_y == 1)
 
-    cdef bint is_narrow(self, Py_ssize_t n_parameters) noexcept nogil:
+    cdef bint is_padded(self, Py_ssize_t n_parameters) noexcept nogil:
         """Whether many rows have an example a lane: where rows of units would take longer. A weight
-        takes one across lanes and an input two; along, what the lanes that layers fill take, and
-        the row's way in and out. Of 48 networks, in float32 with 4, 8, 16 lanes and in float64 with
-        8, by this choice 5,000 rows take on average 2.7 % longer than by the better one, at most;
-        by rows of units alone, up to 25 %."""
+        takes one across lanes and an input that is turned five; along, what the lanes that layers
+        fill take, and the row's way in and out. Of 32 networks, in float32 with 16 and with 8
+        lanes and in float64 with 8, on a Zen 5, by this choice 5,000 rows take on average 0.3 %
+        longer than by the better one, at most 14 %; by rows of units alone, up to three times."""
         cdef Py_ssize_t l, along = 4 * LANES
         cdef const Layer *layer
         for l in range(self.n_layers):
             layer = &self.layers[l]
             along += layer.rows * (2 if layer.n_out == 1 and l > 0 else LANES * layer.vectors)
-        return n_parameters <= NARROW_WEIGHTS and 2 * self.n_x + n_parameters < 0.85 * along
+        return 5 * self.n_x + n_parameters < 0.95 * along
 
     cdef const real *through(self, Py_ssize_t rows,
                              const real *a,       # IN  (rows, n_x) X, stride apart, or NULL
@@ -179,9 +180,6 @@ cdef class Predictor:
         cdef const real *w
         cdef real *a = other
         cdef real *z = one
-        cdef real largest[BLOCK_ROWS]
-        cdef real totals[BLOCK_ROWS]
-        cdef bint few
         turn_inputs(data, first, rows, spare, a, stride)
         for l in range(self.n_layers):
             layer = &self.layers[l]
@@ -200,12 +198,9 @@ cdef class Predictor:
             a, z = z, a
         if self.n_y == 1:
             return a
-        few = self.softmax and few_columns(self.n_y)
-        if few:
+        if self.softmax:
             softmax_turned(self.n_y, vectors, stride, a)
         turn_back(vectors, self.n_y, a, stride, z, self.widest)
-        if self.softmax and not few:
-            softmax_rows(rows, self.n_y, self.widest, z, z, largest, totals)
         return z
 
     cdef void column(self, const Layer *layer, Py_ssize_t rows,

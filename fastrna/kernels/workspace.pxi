@@ -185,8 +185,8 @@ cdef class Workspace:
                 self.turn_desk(desk)
             if rank == 0 or net.sharing == BY_SLICES:
                 desk.penalties = self.block(2 * self.n_penalties * LANES)
-            # What a thread writes in blocks of its own: the processor fetches what lies ahead of it,
-            # and would pull its neighbour's rows or columns away from the other core.
+            # What a thread writes in blocks of its own: the processor fetches what lies ahead, and
+            # would pull its neighbour's rows or columns away from the other core.
             by_rows = net.sharing == BY_SLICES and not net.turned
             if not net.sparse and (rank == 0 or by_rows or net.few_inputs
                                    or (rank == 1 and net.sharing == BY_UNITS)):
