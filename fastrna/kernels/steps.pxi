@@ -97,19 +97,22 @@ cdef class Steps(Workspace):
 
     @cython.final
     cdef void gather(self, Desk *desk, Py_ssize_t count, const long long *chunk) noexcept nogil:
-        """All rows of the chunk into the desk's input, or together into the one they share."""
-        cdef Py_ssize_t lo = 0, hi = count, stride = self.net.input_stride
+        """All rows of the chunk into the desk's input, or together into the one they share. Where
+        each gathers all, it begins with its part, and then finds what others have brought along."""
+        cdef Py_ssize_t lo = part_of(count, desk.rank, desk.team), hi = count
+        cdef Py_ssize_t stride = self.net.input_stride
         cdef bint together = desk.team > 1 and self.net.shared_input
         if self.net.sparse or desk.ahead:
             return
         if together:
-            lo = part_of(count, desk.rank, desk.team)
             hi = part_of(count, desk.rank + 1, desk.team)
             self.wait(desk, desk.rank, desk.team)  # nobody reads the last mini-batch any more
         self.data.gather(chunk, lo, hi - lo, desk.input + lo * stride, stride)
         if together:
             self.book(desk, GATHER)
             self.wait(desk, desk.rank, desk.team)
+        elif lo > 0:
+            self.data.gather(chunk, 0, lo, desk.input, stride)
 
     @cython.final
     cdef void forward(self, Desk *desk, Py_ssize_t lo, Py_ssize_t hi, bint training,
