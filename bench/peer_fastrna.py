@@ -26,6 +26,11 @@ def sustained(dtype: str, n_threads: int) -> float:
     return fastrna.kernels.load(dtype).fma_sustained(0.3, n_threads)
 
 
+def meeting(dtype: str, n_threads: int) -> float:
+    """Measure how long the threads take to meet once, in seconds."""
+    return fastrna.kernels.load(dtype).meeting_seconds(n_threads)
+
+
 def network(case: Case) -> fastrna.Network:
     """Make the case's network with the weights that all peers start from."""
     net = fastrna.Network(

@@ -6,7 +6,7 @@ Run it alone on the machine::
     python bench/peers.py --only epochs         # the main table
     python bench/peers.py --only 784-128-10 --rounds 15
     python bench/peers.py --quick               # the sections in short, a few minutes
-    python bench/peers.py --json bench/peers.json && python bench/figures.py bench/peers.json
+    python bench/peers.py --json peers.json && python bench/figures.py peers.json
 
 Each line is one network. Every peer has a process of its own, stopped while another is timed
 (see workers.py); the rounds are interleaved, and the figure is the median over them. The ratio is
@@ -15,7 +15,9 @@ whose permutations NumPy draws outside the jit; "of all" is the ratio with it. T
 the machine's multiply-add units can do on the same number of threads at the time: the best of
 several bursts right after each of fastrna's timings. "Sustained" is what the same units then do
 over a third of a second: of that an epoch of as long could reach all. Both fractions are the median
-over the rounds. An epoch includes drawing the permutation and gathering the examples.
+over the rounds, and so is "meeting", the nanoseconds that its threads take to meet, right after it:
+of small networks it decides what several threads gain, and on a virtual machine, whose cores may
+move apart, it can change. An epoch includes drawing the permutation and gathering the examples.
 """
 
 from __future__ import annotations
@@ -116,7 +118,7 @@ class Bench:
         """Time one case in interleaved rounds; the seconds of every round, by peer."""
         ready = self.prepare(section, case)
         seconds: dict[str, list[float]] = {}
-        peaks, sustained = [], []
+        peaks, sustained, meetings = [], [], []
         flops = case.flops(section.task)
         order = list(ready)
         for _ in range(self.options.rounds):
@@ -129,6 +131,7 @@ class Bench:
                     machine = case.dtype, self.options.threads
                     peaks.append(self.workers[peer]("ask", "peak", *machine))
                     sustained.append(self.workers[peer]("ask", "sustained", *machine))
+                    meetings.append(self.workers[peer]("ask", "meeting", *machine))
         return {
             "section": name,
             "case": case.name,
@@ -139,6 +142,7 @@ class Bench:
             "median": {k: statistics.median(v) for k, v in seconds.items()},
             "peaks": peaks,
             "sustained": sustained,
+            "meetings": meetings,
             "ways": {k: v["ways"] for k, v in ready.items()},
             "costs": {k: next(iter(v["costs"].values())) for k, v in ready.items()},
         }
@@ -192,7 +196,8 @@ def print_head(section: Section, options: argparse.Namespace, columns: list[str]
     names = "".join(TITLES.get(c, c).rjust(11) for c in columns)
     last = "".join(f"{c:>11}" for c in ("2 over 1", "auto")) if section.task == "threads" else ""
     last = last or "".join(f"{c:>11}" for c in ("ratio", "of all", "wanted"))
-    print(f"{'sizes, examples, batch':<42}{names}{last}{'of peak':>9}{'sustained':>11}", flush=True)
+    shares = f"{'of peak':>9}{'sustained':>11}{'meeting':>9}"
+    print(f"{'sizes, examples, batch':<42}{names}{last}{shares}", flush=True)
 
 
 def print_line(section: Section, result: dict, columns: list[str]) -> None:
@@ -212,6 +217,8 @@ def print_line(section: Section, result: dict, columns: list[str]) -> None:
         key = "fastrna"
     shares = cell(fraction_of_peak(result, key), 9, ".0%")
     shares += cell(fraction_of_peak(result, key, "sustained"), 11, ".0%")
+    met = statistics.median(result["meetings"]) * 1e9 if result["meetings"] else None
+    shares += cell(met, 9, ".0f")
     print(f"{result['case']:<42}{times}{last}{shares}", flush=True)
     if warning := disagreement(result):
         print(warning)

@@ -451,3 +451,9 @@ def test_log_loss_of_a_confident_and_right_output_keeps_its_digits(kernels, dtyp
     for row in range(2):
         cost, _ = kernels.cost_and_gradient("log_loss", "sigmoid", Z[row : row + 1], Y[:1])
         np.testing.assert_allclose(cost, np.log1p(np.exp(-float(Z[row, 0]))), rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_what_the_machine_can_do_is_measured(kernels, n_threads):
+    assert 0 < kernels.fma_peak(1e-9, n_threads) < 1e15
+    assert 0 < kernels.meeting_seconds(n_threads, 10) < 1

@@ -351,3 +351,32 @@ def fma_sustained(double seconds=0.5, int n_threads=1):
             total += peak_loop(RUN_ROUNDS)
             operations += 2.0 * MR * NV * LANES * RUN_ROUNDS
     return operations / (seconds_now() - start) + 1e-300 * total
+
+
+cdef double meet(place *places, Py_ssize_t rank, Py_ssize_t team,
+                 Py_ssize_t meetings) noexcept nogil:
+    """Seconds of so many meetings of a team, after a first one."""
+    cdef double start = 0
+    cdef Py_ssize_t i
+    for i in range(1 + meetings):
+        arrive(&places[rank])
+        await_team(places, <int>team, <int>rank)
+        if i == 0:
+            start = seconds_now()
+    return seconds_now() - start
+
+
+def meeting_seconds(int n_threads=2, Py_ssize_t meetings=10000):
+    """Seconds that a team takes to meet once, on average: the longer, the farther apart its cores
+    are, which on a virtual machine may change."""
+    cdef Py_ssize_t rank
+    cdef size_t address
+    memory = np.zeros((n_threads + 1) * sizeof(place), np.uint8)
+    took = np.zeros(n_threads)
+    cdef double *seconds = <double *>cnp.PyArray_DATA(took)
+    address = <size_t>cnp.PyArray_DATA(memory)
+    cdef place *places = <place *>((address + sizeof(place) - 1) // sizeof(place) * sizeof(place))
+    with nogil, parallel(num_threads=n_threads):
+        rank = threadid()
+        seconds[rank] = meet(places, rank, team_size(), meetings)
+    return took[0] / meetings
