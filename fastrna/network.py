@@ -25,7 +25,6 @@ Inputs: TypeAlias = Any
 Specification: TypeAlias = "str | tuple[str, float | None]"
 Path: TypeAlias = "str | os.PathLike[str]"
 
-CHUNK_ROWS = 512  # rows that pass through a workspace at once, as sharing.pxi has it
 _MANY_ROWS = 8192  # of which how many more there are changes nothing about the workspace
 _SPARE = 16  # numbers past the parameters: kernels load whole vectors
 
@@ -505,7 +504,9 @@ class Network:
         if engine is None:
             engine = self._engine("none", loss, rows, sparse=data.is_sparse)
         gradient = np.empty(self.n_parameters, self.dtype)
-        team = kernels.threads_for(n_threads, 3 * self._operations() * min(data.m, CHUNK_ROWS))
+        team = kernels.threads_for(
+            n_threads, 3 * self._operations() * min(data.m, self._kernel.MOST_ROWS)
+        )
         cost = engine.gradient(self._parameters, data, gradient, l1=l1, l2=l2, n_threads=team)
         self._engines[key] = engine
         return cost, gradient
@@ -517,7 +518,7 @@ class Network:
             cost = narrow.evaluate(self._parameters, data)
             self._engines[loss] = narrow
             return cost
-        rows = min(data.m, CHUNK_ROWS)
+        rows = min(data.m, self._kernel.MOST_ROWS)
         key = (loss, rows, data.is_sparse)
         kept_key, engine = self._engines.pop("evaluate", (None, None))
         if kept_key != key:
@@ -571,7 +572,7 @@ class Network:
         if data.is_sparse:
             raise TypeError("X is sparse; expected a dense array.")
         out = np.empty((data.m, self._sizes[-1], self._sizes[0]), self.dtype)
-        rows = min(data.m, CHUNK_ROWS)
+        rows = min(data.m, self._kernel.MOST_ROWS)
         engine = self._engine("none", ("squared_error", None), rows, input_gradient=True)
         engine.jacobian(self._parameters, data, out)
         if not data.plain:

@@ -27,6 +27,7 @@ ENDINGS: dict[int, Ending]
 DEFAULT_PARAMETERS: dict[str, float]
 DTYPE: np.dtype[Any]
 VECTOR_LANES: int
+MOST_ROWS: int
 
 # -- the kernels on arrays: m examples, n_in and n_out units ------------------------------------
 

@@ -22,6 +22,8 @@ cdef enum:
     # millisecond of the whole step on one thread.
     TASK_WORK = 20000000
 
+MOST_ROWS = CHUNK_ROWS  # for Python, to which an enum of C is not visible
+
 cdef extern from *:
     """
     /* What a call is expected to cost, to choose a team: seconds, as measured on two cores of a
