@@ -573,7 +573,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if patience is not None or held_out is not None:
             best.see(watched, self.network)
         progress.show(history.n_epochs, history._columns["cost"][-1])
-        stop = any([callback(self, history) for callback in self.callbacks])
+        stop = any([_stops(callback(self, history)) for callback in self.callbacks])
         if self.checkpoint is not None:
             self.save(self.checkpoint)  # after the callbacks, of which it is to know
         if history.stopped_by == "epochs":
@@ -809,6 +809,17 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         from fastrna.persistence import load_trainer
 
         return load_trainer(path)
+
+
+def _stops(value):
+    """Whether what a callback returned is true; arrays of several numbers are neither."""
+    try:
+        return bool(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"A callback returned an object of type {type(value).__name__}, which is neither true "
+            "nor false; expected True to stop, or None."
+        ) from None
 
 
 def train(

@@ -437,6 +437,11 @@ def test_a_callback_that_returns_nothing_stops_nothing(problem):
     assert calls == ["first", "second"] * 3
 
 
+def test_a_callback_that_returns_an_array_is_told_so(problem):
+    with pytest.raises(TypeError, match="callback returned an object of type ndarray"):
+        fastrna.train(network(), *problem, epochs=3, callbacks=[lambda *_: np.ones(2)])
+
+
 def test_an_exception_in_a_callback_is_the_callers(problem):
     def callback(*_):
         raise KeyError("mine")
