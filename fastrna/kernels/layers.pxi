@@ -84,7 +84,7 @@ cdef struct Net:
 
 cdef struct Desk:
     # Where one thread of a team works. Layers differ from desk to desk in `own`, and in what a
-    # thread has for itself: the output's blocks where `alone`, weights where they are replicas.
+    # thread has for itself: blocks that it alone writes, weights where they are replicas.
     Py_ssize_t rank, team      # of this thread among those that share columns; 0 and 1 for rows
     Layer *layers
     unsigned long long step    # mini-batches done
