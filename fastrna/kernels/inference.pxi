@@ -104,9 +104,9 @@ cdef class Predictor:
             offset += layer.rows * layer.n_out
         self.softmax = self.layers[self.n_layers - 1].activation == SOFTMAX
         # Softmax of one output, which is 1, is left to rows of units.
-        self.turned = self.is_padded(offset) and not (self.softmax and self.n_y == 1)
+        self.turned = self.is_worth_turning(offset) and not (self.softmax and self.n_y == 1)
 
-    cdef bint is_padded(self, Py_ssize_t n_parameters) noexcept nogil:
+    cdef bint is_worth_turning(self, Py_ssize_t n_parameters) noexcept nogil:
         """Whether many rows have an example a lane: where rows of units would take longer. A weight
         takes one across lanes and an input that is turned five; along, what the lanes that layers
         fill take, and the row's way in and out. Of 32 networks, in float32 with 16 and with 8

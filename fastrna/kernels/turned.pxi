@@ -9,10 +9,10 @@
 # tile of them at a time, a vector of sums for each weight; a few rows of W at a time, before they
 # leave L1, these are woven into numbers in the order of the flat parameters. Costs go by `loss_of`,
 # as in costs.pxi, and softmax needs no sum across lanes.
-# narrow.pxi computes gradients for Python this way, inference.pxi predictions of many rows, and the
-# engine the slices of a mini-batch, where that is quicker (`is_turned` in sharing.pxi): 4-10-3 with
-# batches of 32 takes 0.9 us a step for 1.5. Not for CSR, nor with dropout, whose masks are drawn by
-# rows of units.
+# narrow.pxi computes gradients for Python this way, inference.pxi predictions of many rows (of
+# wider networks too, where rows of units are padded), and the engine the slices of a mini-batch,
+# where that is quicker (`is_turned` in sharing.pxi): 4-10-3 with batches of 32 takes 0.9 us a step
+# for 1.5. Not for CSR, nor with dropout, whose masks are drawn by rows of units.
 
 cdef enum:
     TURNED_ROWS = 256      # examples in a block, at most; its A and dZ stay in L1 and L2
