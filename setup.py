@@ -32,20 +32,26 @@ if X86_64:
     VARIANTS["avx2"] = ["-mavx2", "-mfma", "-mprfchw"]
     VARIANTS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma",
                           "-mprefer-vector-width=512", "-mprfchw"]
+    # The matrix unit multiplies numbers of 16 bits, of which a float32 takes three (float64 is left
+    # to the vector units). Compilers before GCC 11 and Clang 12 do not know it.
+    VARIANTS["amx"] = VARIANTS["avx512"] + ["-mamx-tile", "-mamx-bf16"]
 MSVC_FLAGS = ["/O2", "/fp:contract"]
 
+# Programs that tell what a compiler knows.
+OPENMP = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+TILES = "#include <immintrin.h>\nint main(void) { _tile_dpbf16ps(0, 1, 2); return 0; }\n"
 
-def links(compiler, compile_flags, link_flags):
-    """Whether a program with an OpenMP region compiles and links."""
-    source = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+
+def links(compiler, source, compile_flags, link_flags=()):
+    """Whether a program compiles and links with these flags."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "openmp.c")
+        path = Path(folder, "program.c")
         path.write_text(source)
         try:
             objects = compiler.compile([str(path)], output_dir=folder,
-                                       extra_postargs=compile_flags)
-            compiler.link_executable(objects, "openmp", output_dir=folder,
-                                     extra_postargs=link_flags)
+                                       extra_postargs=list(compile_flags))
+            compiler.link_executable(objects, "program", output_dir=folder,
+                                     extra_postargs=list(link_flags))
         except Exception:  # each compiler class raises its own
             return False
     return True
@@ -63,10 +69,14 @@ class BuildKernels(build_ext):
         """Compile every extension with the flags its compiler knows."""
         msvc = self.compiler.compiler_type == "msvc"
         openmp = (["/openmp"], []) if msvc else (["-fopenmp"], ["-fopenmp"])
-        if os.environ.get("FASTRNA_OPENMP", "1") == "0" or not links(self.compiler, *openmp):
+        if os.environ.get("FASTRNA_OPENMP", "1") == "0" or not links(
+            self.compiler, OPENMP, *openmp
+        ):
             openmp = ([], [])
         if msvc:  # has no vector types, so that the variants would not differ
             self.extensions = [e for e in self.extensions if e.name.endswith("_baseline")]
+        elif not (X86_64 and links(self.compiler, TILES, VARIANTS["amx"])):
+            self.extensions = [e for e in self.extensions if not e.name.endswith("_amx")]
         for extension in self.extensions:
             if msvc:
                 extension.extra_compile_args = list(MSVC_FLAGS)
@@ -90,6 +100,7 @@ def extensions():
         )
         for prefix, bits in (("f32", "32"), ("f64", "64"))
         for variant, flags in VARIANTS.items()
+        if variant != "amx" or prefix == "f32"
     ]
 
 

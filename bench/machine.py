@@ -17,6 +17,9 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+SETS = ("sse2", "avx", "avx2", "fma", "avx512f", "amx_bf16", "asimd")
+
+
 def instruction_sets() -> list[str]:
     """Those of the vector instruction sets that matter here which the processor reports."""
     info = Path("/proc/cpuinfo")
@@ -24,7 +27,7 @@ def instruction_sets() -> list[str]:
         return []
     text = info.read_text()
     flags = next((s for s in text.splitlines() if s.startswith(("flags", "Features"))), "").split()
-    return [name for name in ("sse2", "avx", "avx2", "fma", "avx512f", "asimd") if name in flags]
+    return [name for name in SETS if name in flags]
 
 
 def describe() -> dict:

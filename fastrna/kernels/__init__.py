@@ -19,7 +19,7 @@ SOURCES = frozenset(
      "int64"]
 )  # fmt: skip
 
-_ISAS = ("avx512", "avx2", "baseline")
+_ISAS = ("amx", "avx512", "avx2", "baseline")
 _PREFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 
 #: Threads that may be asked for.
@@ -44,6 +44,8 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def _import(prefix: str, isa: str):
+    if isa == "amx" and prefix == "f64":
+        isa = "avx512"  # that unit has no float64
     return importlib.import_module(f"fastrna.kernels.{prefix}_{isa}")
 
 
@@ -88,7 +90,8 @@ def isa() -> str:
     Returns
     -------
     str
-        "avx512", "avx2" or "baseline"; what FASTRNA_ISA names if it is set.
+        "amx" (AVX-512 and, for wide layers in float32, the processor's matrix unit), "avx512",
+        "avx2" or "baseline"; what FASTRNA_ISA names if it is set.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def isa() -> str:
     Examples
     --------
     >>> import fastrna
-    >>> fastrna.isa() in ("avx512", "avx2", "baseline")
+    >>> fastrna.isa() in ("amx", "avx512", "avx2", "baseline")
     True
     """
     wanted = os.environ.get("FASTRNA_ISA")

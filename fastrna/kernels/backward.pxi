@@ -42,9 +42,16 @@ cdef void backward(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py
     """dZ_{l-1} = (dZ_l W_l^T) g'(Z_{l-1}), own columns of rows lo to hi."""
     cdef const Layer *layer = &desk.layers[l]
     cdef const Layer *below = &desk.layers[l - 1]
-    cdef Py_ssize_t at = lo * below.stride + own.first_unit, s
     times_transposed(net, layer, own, hi - lo, layer.d + lo * layer.stride,
                      below.d + lo * below.stride, below.stride, wanted)
+    slopes_below(net, desk, l, own, lo, hi, first_row)
+
+
+cdef void slopes_below(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py_ssize_t lo,
+                       Py_ssize_t hi, Py_ssize_t first_row) noexcept nogil:
+    """dZ_{l-1} from dZ_l W_l^T, in its place: dropout and g', own columns of rows lo to hi."""
+    cdef const Layer *below = &desk.layers[l - 1]
+    cdef Py_ssize_t at = lo * below.stride + own.first_unit, s
     if below.h != below.a:
         for s in range(hi - lo):
             drop_units(net, desk, l - 1, own, first_row + lo + s, below.d + at + s * below.stride,
@@ -148,7 +155,7 @@ cdef void pack_slivers(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssiz
 
 cdef inline bint packs(const Layer *layer, Py_ssize_t count) noexcept nogil:
     """Whether the weight gradient over so many rows reads packed operands."""
-    return layer.slivers != NULL and count >= DEEP_ROWS
+    return layer.slivers != NULL and not is_units(layer) and count >= DEEP_ROWS
 
 
 cdef inline void turn_over(Py_ssize_t rows, Py_ssize_t n_out,

@@ -38,9 +38,21 @@ static int runs_avx2(void) {
 static int runs_avx512(void) {  /* F, DQ, BW, VL */
     return runs_avx2() && saves(0xE6) && has(7, EBX, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31);
 }
+/* Tiles of bfloat16. Their state is 8 kB a thread, which Linux saves for processes that asked. */
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+static int may_use_tiles(void) { return syscall(SYS_arch_prctl, 0x1023 /* permission */, 18) == 0; }
+#else
+static int may_use_tiles(void) { return 0; }
+#endif
+static int runs_amx(void) {
+    return runs_avx512() && saves(3ull << 17) && has(7, EDX, 1u << 22 | 1u << 24) && may_use_tiles();
+}
 #else
 static int runs_avx2(void) { return 0; }
 static int runs_avx512(void) { return 0; }
+static int runs_amx(void) { return 0; }
 #endif
 
 #endif

@@ -5,6 +5,7 @@
 cdef extern from "cpu.h" nogil:
     bint runs_avx2()
     bint runs_avx512()
+    bint runs_amx()
 
 DTYPE = np.dtype(np.float32 if sizeof(real) == 4 else np.float64)
 VECTOR_LANES = LANES
@@ -291,7 +292,14 @@ def integer_in_environment(const char *name):
 
 def instruction_sets():
     """Names of the variants that this processor and operating system can run."""
-    return ["baseline"] + (["avx2"] if runs_avx2() else []) + (["avx512"] if runs_avx512() else [])
+    found = ["baseline"]
+    if runs_avx2():
+        found.append("avx2")
+    if runs_avx512():
+        found.append("avx512")
+    if runs_amx():
+        found.append("amx")
+    return found
 
 
 cdef double peak_loop(Py_ssize_t rounds) noexcept nogil:

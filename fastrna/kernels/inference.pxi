@@ -16,12 +16,15 @@
 # units would leave lanes empty (2-4-1 3.5, 24-8-2 1.5; 64-100-10 by AVX-512 1.13, as 100 columns
 # take 112 lanes and 10 take 16). With many more inputs than lanes a dot product is quicker, for
 # one output, but its sum has another order: turned networks are without.
+# Wide layers of many rows are the matrix unit's, where there is one (matrix_unit.pxi): there a row
+# depends on whether there are many, though not on the others.
 
 cdef enum:
     STACK_NUMBERS = 4096    # three of these are scratch enough for one row of most nets
     BLOCK_ROWS = 96         # rows that pass through the layers together: L2 holds their blocks
     TURNED_STRIDE = BLOCK_ROWS + 16  # numbers from a unit to the next, where they are turned
-    PACKING_ROWS = 24       # from here on packing the weights pays
+    PACKING_ROWS = 24       # from here on packing the weights pays,
+    UNIT_ROWS = 256         # and from here on splitting them for the matrix unit
 
 
 cdef void turn_back(Py_ssize_t vectors, Py_ssize_t width,
@@ -73,6 +76,7 @@ cdef class Predictor:
     cdef Py_ssize_t n_layers, n_x, n_y, widest, input_stride
     cdef bint softmax
     cdef bint turned    # whether many rows have an example a lane
+    cdef Py_ssize_t unit_depth  # of the deepest layer that is the matrix unit's, or 0
     cdef object spares  # scratch of calls that are over
 
     def __cinit__(self, sizes, *args):
@@ -101,10 +105,14 @@ cdef class Predictor:
             layer.size = layer.rows * layer.vectors * LANES
             layer.offset = offset
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
+            layer.by_unit = suits_unit(layer.n_in, layer.n_out)
+            if layer.by_unit:
+                self.unit_depth = max(self.unit_depth, layer.n_in)
             offset += layer.rows * layer.n_out
         self.softmax = self.layers[self.n_layers - 1].activation == SOFTMAX
         # Softmax of one output, which is 1, is left to rows of units.
-        self.turned = self.is_worth_turning(offset) and not (self.softmax and self.n_y == 1)
+        self.turned = (self.is_worth_turning(offset) and self.unit_depth == 0
+                       and not (self.softmax and self.n_y == 1))
 
     cdef bint is_worth_turning(self, Py_ssize_t n_parameters) noexcept nogil:
         """Whether many rows have an example a lane: where rows of units would take longer. A weight
@@ -122,10 +130,12 @@ cdef class Predictor:
     cdef const real *through(self, Py_ssize_t rows,
                              const real *a,       # IN  (rows, n_x) X, stride apart, or NULL
                              Py_ssize_t stride,
-                             const real *packed,  # IN  the weights, layer by layer, in panels
+                             const real *packed,  # IN  the weights, layer by layer, in panels or,
+                             bint units,          # for the matrix unit, in cells
                              Region wanted, bint doubted,
                              real *one,           # scratch (rows, widest): the layers' outputs
-                             real *other          # in turn
+                             real *other,         # in turn
+                             real *cells          # scratch for the matrix unit
                              ) noexcept nogil:
         """All layers over rows of A; returns the block, rows `widest` apart, of the outputs.
 
@@ -144,12 +154,17 @@ cdef class Predictor:
             layer = &self.layers[l]
             if l > 0:
                 wanted = nowhere()
-                if packed != NULL:  # after the last layer, the first one's for the next block
+                # After the last layer, the first one's for the next block.
+                if packed != NULL and not units:
                     following = layer + 1 if l + 1 < self.n_layers else self.layers
                     wanted = rows_of_panel(packed + layer.size if l + 1 < self.n_layers else first,
                                            following.vectors, following.rows, 0, 0, following.rows)
             if layer.n_out == 1 and l > 0 and not self.turned:
                 self.column(layer, rows, a, z)
+            elif units and is_units(layer) and a != NULL:
+                unit_rows(rows, layer.n_in, layer.vectors, a, stride, packed,
+                          self.flat + layer.offset + layer.n_in * layer.n_out,
+                          cells + SQUARE * SQUARE, cells, z, self.widest, wanted)
             elif rows == 1 and packed == NULL and a != NULL:
                 row_product(layer.vectors, layer.n_in, a, self.flat + layer.offset, layer.n_out, z)
             elif a != NULL:
@@ -160,7 +175,7 @@ cdef class Predictor:
             if doubted and l == 0 and sum_of(times_zero(rows, z, self.widest)) != 0:
                 return NULL
             if packed != NULL:
-                packed += layer.size
+                packed += self.packed_size(layer, units)
             if layer.activation == SOFTMAX:
                 softmax_rows(rows, layer.n_out, self.widest, z, z, largest, totals)
             else:
@@ -252,8 +267,8 @@ cdef class Predictor:
             convert_row(row, 1, self.n_x, <const double *>cnp.PyArray_DATA(shift),
                         <const double *>cnp.PyArray_DATA(scale), scratch + 2 * self.widest)
             row = scratch + 2 * self.widest
-        a = self.through(1, row, self.n_x, NULL, nowhere(), False, scratch,
-                         scratch + self.widest)
+        a = self.through(1, row, self.n_x, NULL, False, nowhere(), False, scratch,
+                         scratch + self.widest, NULL)
         memcpy(<real *>cnp.PyArray_DATA(out), a, self.n_y * sizeof(real))
         if scratch != stack:
             PyMem_RawFree(scratch)
@@ -265,6 +280,7 @@ cdef class Predictor:
         cdef Py_ssize_t s, stride = self.input_stride, numbers = self.block_numbers()
         cdef real *other = scratch + numbers
         cdef real *input = other + numbers
+        cdef real *cells = scratch + self.scratch_numbers(data) - self.unit_numbers(data)
         cdef const real *x = input
         cdef const real *a
         cdef Region wanted = nowhere()
@@ -285,7 +301,8 @@ cdef class Predictor:
             if turned:
                 a = self.through_turned(data, first, rows, doubted, scratch, other, input)
             else:
-                a = self.through(rows, x, stride, packed, wanted, doubted, scratch, other)
+                a = self.through(rows, x, stride, packed, self.by_units(data), wanted, doubted,
+                                 scratch, other, cells)
             if a != NULL:
                 break
             for s in range(rows):
@@ -342,12 +359,26 @@ cdef class Predictor:
             return max(BLOCK_ROWS * self.widest, max(self.widest, self.n_x) * TURNED_STRIDE)
         return BLOCK_ROWS * self.widest
 
+    cdef bint by_units(self, Data data) noexcept nogil:
+        """Whether there are rows enough to split the weights for the matrix unit."""
+        return HAS_UNIT and self.unit_depth > 0 and data.m >= UNIT_ROWS
+
+    cdef Py_ssize_t unit_numbers(self, Data data) noexcept nogil:
+        """Numbers of scratch for the matrix unit: sums, and a block of rows in cells."""
+        if not self.by_units(data):
+            return 0
+        return SQUARE * SQUARE + cell_numbers(BLOCK_ROWS, self.unit_depth)
+
+    cdef Py_ssize_t packed_size(self, const Layer *layer, bint units) noexcept nogil:
+        """Numbers in a layer's weights as many rows read them."""
+        return cell_numbers(layer.n_out, layer.n_in) if units and is_units(layer) else layer.size
+
     cdef Py_ssize_t scratch_numbers(self, Data data) noexcept nogil:
         """Numbers of scratch a thread needs: two blocks to pass between, one of inputs."""
         cdef Py_ssize_t inputs = spares_of(self.n_x, self.n_y) if self.turned else 0
         if not (data.is_sparse or data.plain):
             inputs = max(inputs, BLOCK_ROWS * self.input_stride)
-        return 2 * self.block_numbers() + inputs
+        return 2 * self.block_numbers() + inputs + self.unit_numbers(data)
 
     def predict(self, Data data not None, cnp.ndarray out not None, int n_threads=1):
         """All rows of `data` into `out` (m, n_y), C-ordered and of the network's type.
@@ -363,11 +394,12 @@ cdef class Predictor:
         cdef place *places
         cdef int i
         cdef Layer *layer
+        cdef bint units = self.by_units(data)
         n_threads = min(n_threads, <int>blocks_of(data.m, BLOCK_ROWS))
         numbers = n_threads * self.scratch_numbers(data) + LANES
         if data.m >= PACKING_ROWS:
             for l in range(self.n_layers):
-                weights += self.layers[l].size
+                weights += self.packed_size(&self.layers[l], units)
         size = ((numbers + weights) * sizeof(real) + CACHE_LINE
                 + n_threads * (sizeof(bint) + sizeof(place)))
         try:
@@ -388,9 +420,13 @@ cdef class Predictor:
                 scratch += weights
                 for l in range(self.n_layers):
                     layer = &self.layers[l]
-                    pack(0, layer.rows, layer.n_out, 0, panels_of(layer.vectors),
-                         self.flat + layer.offset, layer.n_out, packed, layer.rows)
-                    packed += layer.size
+                    if units and is_units(layer):
+                        split_down(False, layer.n_in, layer.vectors, self.flat + layer.offset,
+                                   layer.n_out, packed)
+                    else:
+                        pack(0, layer.rows, layer.n_out, 0, panels_of(layer.vectors),
+                             self.flat + layer.offset, layer.n_out, packed, layer.rows)
+                    packed += self.packed_size(layer, units)
                 packed -= weights
             memset(places, 0, n_threads * sizeof(place))
             for i in range(n_threads):

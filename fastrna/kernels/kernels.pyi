@@ -1,4 +1,5 @@
-# The contract of every compiled variant: fastrna.kernels.{f32,f64}_{baseline,avx2,avx512}.
+# The contract of every compiled variant: fastrna.kernels.{f32,f64}_{baseline,avx2,avx512}
+# and f32_amx.
 #
 # The functions down to `dropout` are those of fastrna/reference.py, under the same names and with
 # the same arguments; a test holds reference, stub and variants together. "Array" is an array of the
@@ -17,7 +18,7 @@ Array: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 Specification: TypeAlias = str | tuple[str, float | None]
 Csr: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], Array]
 Ending: TypeAlias = Literal["epochs", "target_cost", "interrupt", "divergence"]
-Isa: TypeAlias = Literal["avx512", "avx2", "baseline"]
+Isa: TypeAlias = Literal["amx", "avx512", "avx2", "baseline"]
 
 ACTIVATIONS: dict[str, int]
 LOSSES: dict[str, int]

@@ -47,6 +47,7 @@ cdef struct Layer:
     int activation
     real parameter
     bint slight                # whether its units are so few that tiles would waste most lanes
+    bint by_unit               # whether its products with many rows are the matrix unit's
     bint dotted                # whether its sums are dot products, in the call under way
     Share own                  # what the thread at this desk has
     real *weights              # (rows, vectors) in panels
@@ -61,6 +62,8 @@ cdef struct Layer:
     real *d                    # (capacity, stride) dJ/dZ
     real *d_panels             # (capacity, vectors) the same in panels, of wide layers only
     real *slivers              # (rows, capacity) A_{l-1}^T tile by tile, likewise
+    real *cells                # of A_{l-1}^T, for the matrix unit: each desk's own
+    Py_ssize_t cells_phase     # in which they were split
 
 
 cdef struct Net:
@@ -82,6 +85,15 @@ cdef struct Net:
     bint shared_input          # whether the desks gather one input block together, in this call
 
 
+cdef struct Bench:
+    # What a thread works with at the matrix unit: matrix_unit.pxi.
+    real *prepared             # cells of an operand that is split once
+    real *fresh                # (2, 2, FRESH_CELLS) cells of weights, in turn
+    real *sums                 # (squares of TASK_ROWS, SQUARE, SQUARE) of C
+    Py_ssize_t phase           # how many there have been (tasks.pxi)
+    Py_ssize_t ready           # what `prepared` holds, and since which phase
+
+
 cdef struct Desk:
     # Where one thread of a team works. Layers differ from desk to desk in `own`, and in what a
     # thread has for itself: blocks that it alone writes, weights where they are replicas.
@@ -100,6 +112,7 @@ cdef struct Desk:
     double *weights            # (capacity,) of the examples
     real *penalties            # (2, sums, LANES) sums of the panels' penalties, in turn
     Turned turned              # the blocks of a slice, where slices are turned
+    Bench *bench               # for the matrix unit, or NULL
     real *scratch              # (MOST_PARTS, JOIN_ROWS, WIDEST vectors) shares of a tile's sums
     char apart[2 * CACHE_LINE]  # no line holds two desks
 

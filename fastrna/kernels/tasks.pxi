@@ -184,9 +184,19 @@ cdef void layer_task(const Net *net, const Desk *desk, const Stage *stage, Py_ss
     hi = part_of(stage.rows, cell.block + 1, grid.blocks)
     own = share_of_panels(result, cell.panel, cell.panel + 1)
     if not forward:
-        backward(net, desk, stage.l, own, lo, hi, stage.first_row, wanted)
+        if is_units(layer):
+            unit_backward(desk.bench, layer, cell.panel, cell.block, hi - lo,
+                          layer.d + lo * layer.stride, result.d + lo * result.stride, result.stride)
+        else:
+            times_transposed(net, layer, own, hi - lo, layer.d + lo * layer.stride,
+                             result.d + lo * result.stride, result.stride, wanted)
+        slopes_below(net, desk, stage.l, own, lo, hi, stage.first_row)
         return
-    whole_product(net, desk, stage.l, own, lo, hi, wanted)
+    if is_units(layer):
+        unit_forward(desk.bench, layer, cell.panel, cell.block, hi - lo, read.at + lo * read.stride,
+                     read.stride, layer.z + lo * layer.stride)
+    else:
+        whole_product(net, desk, stage.l, own, lo, hi, wanted)
     if stage.l < net.n_layers - 1:
         activate_units(net, desk, stage.l, own, lo, hi, True, stage.first_row)
 
@@ -207,6 +217,7 @@ cdef void update_task(const Net *net, const Desk *desk, const Stage *stage, Py_s
                       Py_ssize_t team, Py_ssize_t task) noexcept nogil:
     """One panel of dW of some layer, a block of rows, and after the last chunk their update."""
     cdef Py_ssize_t l = 0, lo, hi
+    cdef real *penalties
     cdef const Layer *layer = desk.layers
     cdef Grid grid = units_grid(layer, stage.rows, owner, team)
     cdef Cell cell
@@ -218,11 +229,15 @@ cdef void update_task(const Net *net, const Desk *desk, const Stage *stage, Py_s
     cell = cell_of(grid, task)
     lo = cell.block * TASK_UNITS
     hi = min(lo + TASK_UNITS, layer.rows)
+    penalties = stage.penalties + LANES * (layer.first_penalty
+                                           + cell.block * panels_of(layer.vectors))
+    if is_units(layer):
+        unit_gradient(desk.bench, &desk.layers[l], l, lo, hi, cell.panel, stage.rows,
+                      rows_read_by(net, desk, l), stage.first, stage.last, &stage.update, penalties)
+        return
     gradient_tiles(net, layer, lo, hi, cell.panel, cell.panel + 1, 0, stage.rows,
                    rows_read_by(net, desk, l), layer.gradient, stage.first, stage.last,
-                   &stage.update,
-                   stage.penalties + LANES * (layer.first_penalty
-                                              + cell.block * panels_of(layer.vectors)))
+                   &stage.update, penalties)
     if stage.last and l > 0:
         renew_transposed(net, layer, lo, hi, cell.panel, cell.panel + 1)
 
