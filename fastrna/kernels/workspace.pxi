@@ -93,7 +93,7 @@ cdef class Workspace:
             if net.sharing == BY_TASKS:
                 layer.parts = 1
             layer.by_unit = (net.sharing == BY_TASKS and not input_gradient
-                             and suits_unit(layer.n_in, layer.n_out))
+                             and trains_by_unit(layer.n_in, layer.n_out, rows))
             layer.first_penalty = self.n_penalties
             self.n_penalties += panels_of(layer.vectors) * (
                 blocks_of(layer.rows, TASK_UNITS) if net.sharing == BY_TASKS
