@@ -321,6 +321,13 @@ class Network:
             If X has another width, no rows, or numbers that are not finite (`out` may have been
             written in part then), or `out` does not fit.
 
+        Notes
+        -----
+        A row's outputs are those of `predict_one`, bit for bit, and do not depend on the other rows:
+        but for float32 networks with layers of 96 and more inputs and units, where the processor
+        has a matrix unit (``fastrna.isa() == "amx"``). Of these, 256 rows and more have other last
+        digits than fewer.
+
         Examples
         --------
         >>> import fastrna

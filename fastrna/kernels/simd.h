@@ -1,4 +1,4 @@
-/* The only C of fastrna: one vector type per (real type, instruction set), and nothing else.
+/* The C that kernels are written with: one vector type per (real type, instruction set).
  *
  * FASTRNA_BITS (32 or 64) picks the real type; the compiler's own macros pick the instruction set.
  * GCC and Clang lower arithmetic on a `vector_size` type to vector instructions, so the kernels are

@@ -12,6 +12,7 @@
 # while the panels, which are contiguous, are fetched ahead, and with the last of them the rows of
 # the next block, of which another core has written half (two threads: 784-512-512-10 1.04). Weight
 # gradients go down each panel, so that weights to be written next are fetched from task to task.
+# The tasks are the same where products of wide layers are the matrix unit's (matrix_unit.pxi).
 # Rejected: halves fixed in advance (a core that was a fifth slower for half a second made the whole
 # step a fifth slower), one queue for all (no panel stays with its core).
 
