@@ -83,8 +83,7 @@ def fraction_of_peak(report: dict):
     title = f"fastrna's arithmetic: {report['threads']} threads, {variant}"
     figure, ax = axes(title, "parameters", "% of the multiply-add peak")
     ax.set_yscale("linear")
-    ax.set_ylim(0, 100)
-    drawn = False
+    drawn = []
     for sections, style in ((("widths",), "o-"), (("epochs", "extra"), "s")):
         points = [
             (r["parameters"], 100 * peers.fraction_of_peak(r))
@@ -92,10 +91,12 @@ def fraction_of_peak(report: dict):
             if r["peaks"]
         ]
         if points:
-            drawn = True
+            drawn += [percentage for _, percentage in points]
             name = "64-w-w-10, batch 128" if sections == ("widths",) else "nets of the tables"
             colour = "#d55e00" if sections == ("widths",) else "0.6"
             ax.plot(*zip(*points, strict=True), style, color=colour, label=name)
+    # The matrix unit may exceed the peak of the vector units.
+    ax.set_ylim(0, max(100, 1.05 * max(drawn, default=0)))
     ax.legend(frameon=False, fontsize=9)
     return figure if drawn else None
 

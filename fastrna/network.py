@@ -323,10 +323,9 @@ class Network:
 
         Notes
         -----
-        A row's outputs are those of `predict_one`, bit for bit, and do not depend on the other rows:
-        but for float32 networks with layers of 96 and more inputs and units, where the processor
-        has a matrix unit (``fastrna.isa() == "amx"``). Of these, 256 rows and more have other last
-        digits than fewer.
+        A row's outputs are those of `predict_one`, bit for bit, and do not depend on other rows.
+        But where the processor has a matrix unit (``fastrna.isa() == "amx"``), float32 networks
+        with layers of 96 and more inputs and units have other last digits for 256 rows and more.
 
         Examples
         --------
