@@ -24,7 +24,7 @@ cdef enum:
     BLOCK_ROWS = 96         # rows that pass through the layers together: L2 holds their blocks
     TURNED_STRIDE = BLOCK_ROWS + 16  # numbers from a unit to the next, where they are turned
     PACKING_ROWS = 24       # from here on packing the weights pays,
-    UNIT_ROWS = 256         # and from here on splitting them for the matrix unit
+    SPLITTING_ROWS = 256    # and from here on splitting them for the matrix unit
 
 
 cdef void turn_back(Py_ssize_t vectors, Py_ssize_t width,
@@ -76,7 +76,7 @@ cdef class Predictor:
     cdef Py_ssize_t n_layers, n_x, n_y, widest, input_stride
     cdef bint softmax
     cdef bint turned    # whether many rows have an example a lane
-    cdef Py_ssize_t unit_depth  # of the deepest layer that is the matrix unit's, or 0
+    cdef Py_ssize_t deepest  # inputs of a layer that is the matrix unit's, at most
     cdef object spares  # scratch of calls that are over
 
     def __cinit__(self, sizes, *args):
@@ -105,13 +105,13 @@ cdef class Predictor:
             layer.size = layer.rows * layer.vectors * LANES
             layer.offset = offset
             layer.activation, layer.parameter = ACTIVATIONS[activations[l][0]], activations[l][1]
-            layer.by_unit = suits_unit(layer.n_in, layer.n_out)
-            if layer.by_unit:
-                self.unit_depth = max(self.unit_depth, layer.n_in)
+            layer.by_matrix_unit = suits_matrix_unit(layer.n_in, layer.n_out)
+            if layer.by_matrix_unit:
+                self.deepest = max(self.deepest, layer.n_in)
             offset += layer.rows * layer.n_out
         self.softmax = self.layers[self.n_layers - 1].activation == SOFTMAX
         # Softmax of one output, which is 1, is left to rows of units.
-        self.turned = (self.is_worth_turning(offset) and self.unit_depth == 0
+        self.turned = (self.is_worth_turning(offset) and self.deepest == 0
                        and not (self.softmax and self.n_y == 1))
 
     cdef bint is_worth_turning(self, Py_ssize_t n_parameters) noexcept nogil:
@@ -130,8 +130,8 @@ cdef class Predictor:
     cdef const real *through(self, Py_ssize_t rows,
                              const real *a,       # IN  (rows, n_x) X, stride apart, or NULL
                              Py_ssize_t stride,
-                             const real *packed,  # IN  the weights, layer by layer, in panels or,
-                             bint units,          # for the matrix unit, in cells
+                             const real *packed,  # IN  the weights, layer by layer, in panels; or
+                             bint split,          # split for the matrix unit, in cells
                              Region wanted, bint doubted,
                              real *one,           # scratch (rows, widest): the layers' outputs
                              real *other,         # in turn
@@ -155,16 +155,16 @@ cdef class Predictor:
             if l > 0:
                 wanted = nowhere()
                 # After the last layer, the first one's for the next block.
-                if packed != NULL and not units:
+                if packed != NULL and not split:
                     following = layer + 1 if l + 1 < self.n_layers else self.layers
                     wanted = rows_of_panel(packed + layer.size if l + 1 < self.n_layers else first,
                                            following.vectors, following.rows, 0, 0, following.rows)
             if layer.n_out == 1 and l > 0 and not self.turned:
                 self.column(layer, rows, a, z)
-            elif units and is_units(layer) and a != NULL:
-                unit_rows(rows, layer.n_in, layer.vectors, a, stride, packed,
-                          self.flat + layer.offset + layer.n_in * layer.n_out,
-                          cells + SQUARE * SQUARE, cells, z, self.widest, wanted)
+            elif split and uses_matrix_unit(layer) and a != NULL:
+                matrix_rows(rows, layer.n_in, layer.vectors, a, stride, packed,
+                            self.flat + layer.offset + layer.n_in * layer.n_out,
+                            cells + SQUARE * SQUARE, cells, z, self.widest, wanted)
             elif rows == 1 and packed == NULL and a != NULL:
                 row_product(layer.vectors, layer.n_in, a, self.flat + layer.offset, layer.n_out, z)
             elif a != NULL:
@@ -175,7 +175,7 @@ cdef class Predictor:
             if doubted and l == 0 and sum_of(times_zero(rows, z, self.widest)) != 0:
                 return NULL
             if packed != NULL:
-                packed += self.packed_size(layer, units)
+                packed += self.packed_size(layer, split)
             if layer.activation == SOFTMAX:
                 softmax_rows(rows, layer.n_out, self.widest, z, z, largest, totals)
             else:
@@ -280,7 +280,7 @@ cdef class Predictor:
         cdef Py_ssize_t s, stride = self.input_stride, numbers = self.block_numbers()
         cdef real *other = scratch + numbers
         cdef real *input = other + numbers
-        cdef real *cells = scratch + self.scratch_numbers(data) - self.unit_numbers(data)
+        cdef real *cells = scratch + self.scratch_numbers(data) - self.cell_scratch(data)
         cdef const real *x = input
         cdef const real *a
         cdef Region wanted = nowhere()
@@ -301,7 +301,7 @@ cdef class Predictor:
             if turned:
                 a = self.through_turned(data, first, rows, doubted, scratch, other, input)
             else:
-                a = self.through(rows, x, stride, packed, self.by_units(data), wanted, doubted,
+                a = self.through(rows, x, stride, packed, self.splits(data), wanted, doubted,
                                  scratch, other, cells)
             if a != NULL:
                 break
@@ -359,26 +359,28 @@ cdef class Predictor:
             return max(BLOCK_ROWS * self.widest, max(self.widest, self.n_x) * TURNED_STRIDE)
         return BLOCK_ROWS * self.widest
 
-    cdef bint by_units(self, Data data) noexcept nogil:
+    cdef bint splits(self, Data data) noexcept nogil:
         """Whether there are rows enough to split the weights for the matrix unit."""
-        return HAS_UNIT and self.unit_depth > 0 and data.m >= UNIT_ROWS
+        return HAS_MATRIX_UNIT and self.deepest > 0 and data.m >= SPLITTING_ROWS
 
-    cdef Py_ssize_t unit_numbers(self, Data data) noexcept nogil:
+    cdef Py_ssize_t cell_scratch(self, Data data) noexcept nogil:
         """Numbers of scratch for the matrix unit: sums, and a block of rows in cells."""
-        if not self.by_units(data):
+        if not self.splits(data):
             return 0
-        return SQUARE * SQUARE + cell_numbers(BLOCK_ROWS, self.unit_depth)
+        return SQUARE * SQUARE + cell_numbers(BLOCK_ROWS, self.deepest)
 
-    cdef Py_ssize_t packed_size(self, const Layer *layer, bint units) noexcept nogil:
+    cdef Py_ssize_t packed_size(self, const Layer *layer, bint split) noexcept nogil:
         """Numbers in a layer's weights as many rows read them."""
-        return cell_numbers(layer.n_out, layer.n_in) if units and is_units(layer) else layer.size
+        if split and uses_matrix_unit(layer):
+            return cell_numbers(layer.n_out, layer.n_in)
+        return layer.size
 
     cdef Py_ssize_t scratch_numbers(self, Data data) noexcept nogil:
         """Numbers of scratch a thread needs: two blocks to pass between, one of inputs."""
         cdef Py_ssize_t inputs = spares_of(self.n_x, self.n_y) if self.turned else 0
         if not (data.is_sparse or data.plain):
             inputs = max(inputs, BLOCK_ROWS * self.input_stride)
-        return 2 * self.block_numbers() + inputs + self.unit_numbers(data)
+        return 2 * self.block_numbers() + inputs + self.cell_scratch(data)
 
     def predict(self, Data data not None, cnp.ndarray out not None, int n_threads=1):
         """All rows of `data` into `out` (m, n_y), C-ordered and of the network's type.
@@ -394,12 +396,12 @@ cdef class Predictor:
         cdef place *places
         cdef int i
         cdef Layer *layer
-        cdef bint units = self.by_units(data)
+        cdef bint split = self.splits(data)
         n_threads = min(n_threads, <int>blocks_of(data.m, BLOCK_ROWS))
         numbers = n_threads * self.scratch_numbers(data) + LANES
         if data.m >= PACKING_ROWS:
             for l in range(self.n_layers):
-                weights += self.packed_size(&self.layers[l], units)
+                weights += self.packed_size(&self.layers[l], split)
         size = ((numbers + weights) * sizeof(real) + CACHE_LINE
                 + n_threads * (sizeof(bint) + sizeof(place)))
         try:
@@ -420,13 +422,13 @@ cdef class Predictor:
                 scratch += weights
                 for l in range(self.n_layers):
                     layer = &self.layers[l]
-                    if units and is_units(layer):
+                    if split and uses_matrix_unit(layer):
                         split_down(False, layer.n_in, layer.vectors, self.flat + layer.offset,
                                    layer.n_out, packed)
                     else:
                         pack(0, layer.rows, layer.n_out, 0, panels_of(layer.vectors),
                              self.flat + layer.offset, layer.n_out, packed, layer.rows)
-                    packed += self.packed_size(layer, units)
+                    packed += self.packed_size(layer, split)
                 packed -= weights
             memset(places, 0, n_threads * sizeof(place))
             for i in range(n_threads):

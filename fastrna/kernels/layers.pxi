@@ -47,7 +47,7 @@ cdef struct Layer:
     int activation
     real parameter
     bint slight                # whether its units are so few that tiles would waste most lanes
-    bint by_unit               # whether its products with many rows are the matrix unit's
+    bint by_matrix_unit        # whether its products with many rows are the matrix unit's
     bint dotted                # whether its sums are dot products, in the call under way
     Share own                  # what the thread at this desk has
     real *weights              # (rows, vectors) in panels
@@ -85,13 +85,13 @@ cdef struct Net:
     bint shared_input          # whether the desks gather one input block together, in this call
 
 
-cdef struct Bench:
+cdef struct MatrixUnit:
     # What a thread works with at the matrix unit: matrix_unit.pxi.
     real *prepared             # cells of an operand that is split once
     real *fresh                # (2, 2, FRESH_CELLS) cells of weights, in turn
     real *sums                 # (squares of TASK_ROWS, SQUARE, SQUARE) of C
     Py_ssize_t phase           # how many there have been (tasks.pxi)
-    Py_ssize_t ready           # what `prepared` holds, and since which phase
+    Py_ssize_t ready, ready_phase  # what `prepared` holds, and since which
 
 
 cdef struct Desk:
@@ -112,7 +112,7 @@ cdef struct Desk:
     double *weights            # (capacity,) of the examples
     real *penalties            # (2, sums, LANES) sums of the panels' penalties, in turn
     Turned turned              # the blocks of a slice, where slices are turned
-    Bench *bench               # for the matrix unit, or NULL
+    MatrixUnit *matrix_unit    # or NULL
     real *scratch              # (MOST_PARTS, JOIN_ROWS, WIDEST vectors) shares of a tile's sums
     char apart[2 * CACHE_LINE]  # no line holds two desks
 

@@ -7,10 +7,10 @@
 enum { TILE = 256, CELL = 3 * TILE };
 
 #if defined(__AMX_BF16__) && FASTRNA_BITS == 32
-enum { HAS_UNIT = 1 };
+enum { HAS_MATRIX_UNIT = 1 };
 
 /* A thread has tiles between these two only: before and after, another library may use them. */
-SIMD void begin_unit(void) {
+SIMD void begin_matrix_unit(void) {
     static const struct {
         uint8_t palette, start_row, reserved[14];
         uint16_t row_bytes[16];
@@ -18,7 +18,7 @@ SIMD void begin_unit(void) {
     } sizes = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
     _tile_loadconfig(&sizes);
 }
-SIMD void end_unit(void) { _tile_release(); }
+SIMD void end_matrix_unit(void) { _tile_release(); }
 
 /* The thirds of x and y, lane by lane, into a row of each tile of a cell: the nearest number of eight
  * bits, the nearest of eight to what is left, and the rest, which is one of eight. */
@@ -78,9 +78,9 @@ SIMD void multiply_thirds(void) {
     _tile_dpbf16ps(3, 5, 7);
 }
 #else
-enum { HAS_UNIT = 0 };
-SIMD void begin_unit(void) {}
-SIMD void end_unit(void) {}
+enum { HAS_MATRIX_UNIT = 0 };
+SIMD void begin_matrix_unit(void) {}
+SIMD void end_matrix_unit(void) {}
 SIMD void split_pair(vec x, vec y, number *cell) { (void)x, (void)y, (void)cell; }
 SIMD void clear_sums(void) {}
 SIMD void load_sums(const number *c, Py_ssize_t row) { (void)c, (void)row; }

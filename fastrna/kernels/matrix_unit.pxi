@@ -21,11 +21,11 @@
 # threads: 784-512-512-10 0.96, as they have to cross).
 
 cdef extern from "matrix_unit.h" nogil:
-    enum: HAS_UNIT
+    enum: HAS_MATRIX_UNIT
     enum: TILE
     enum: CELL
-    void begin_unit()
-    void end_unit()
+    void begin_matrix_unit()
+    void end_matrix_unit()
     void split_pair(vec x, vec y, real *cell)
     void clear_sums()
     void load_sums(const real *c, Py_ssize_t row)
@@ -44,24 +44,25 @@ cdef enum:
     # Inputs and outputs of a layer that is worth the splitting, at least: in predictions; and in
     # training, in mini-batches of at least so many rows (784-512-512-10 with 64 rows 1.03 to 1.09,
     # with 32 0.74 to 0.86; 784-100-10 with 512 rows 0.93 to 0.97).
-    UNIT_WIDTH = 96
+    PREDICTED_WIDTH = 96
     TRAINED_WIDTH = 128
     TRAINED_ROWS = 64
 
 
-cdef inline bint suits_unit(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+cdef inline bint suits_matrix_unit(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     """Whether a layer's predictions of many rows are the matrix unit's."""
-    return HAS_UNIT and min(n_in, n_out) >= UNIT_WIDTH
+    return HAS_MATRIX_UNIT and min(n_in, n_out) >= PREDICTED_WIDTH
 
 
-cdef inline bint trains_by_unit(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t rows) noexcept nogil:
+cdef inline bint trains_by_matrix_unit(Py_ssize_t n_in, Py_ssize_t n_out,
+                                       Py_ssize_t rows) noexcept nogil:
     """Whether its products in training are, where tasks are shared."""
-    return HAS_UNIT and min(n_in, n_out) >= TRAINED_WIDTH and rows >= TRAINED_ROWS
+    return HAS_MATRIX_UNIT and min(n_in, n_out) >= TRAINED_WIDTH and rows >= TRAINED_ROWS
 
 
-cdef inline bint is_units(const Layer *layer) noexcept nogil:
+cdef inline bint uses_matrix_unit(const Layer *layer) noexcept nogil:
     """Whether they are, of this layer in this engine."""
-    return HAS_UNIT and layer.by_unit
+    return HAS_MATRIX_UNIT and layer.by_matrix_unit
 
 
 cdef inline Py_ssize_t cells_across(Py_ssize_t count) noexcept nogil:
@@ -295,13 +296,13 @@ cdef inline void turn_sums(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t width
             store(d + s * d_row + v, within(load(d + s * d_row + v), width, v, 0))
 
 
-cdef inline void unit_product(const bint backward, Bench *bench,
-                              const Layer *layer,  # whose weights are split on the way
-                              Py_ssize_t rows,     # of the other operand, in bench.prepared
-                              Py_ssize_t panel,    # of the layer's columns or, backward, inputs
-                              real *out,           # OUT (rows, all columns), out_row apart
-                              Py_ssize_t out_row
-                              ) noexcept nogil:
+cdef inline void matrix_product(const bint backward, MatrixUnit *unit,
+                                const Layer *layer,  # whose weights are split on the way
+                                Py_ssize_t rows,     # of the other operand, in unit.prepared
+                                Py_ssize_t panel,    # of the layer's columns or, backward, inputs
+                                real *out,           # OUT (rows, all columns), out_row apart
+                                Py_ssize_t out_row
+                                ) noexcept nogil:
     """A W + b for one panel of columns, or dZ W^T for one of inputs."""
     cdef Py_ssize_t width = vectors_of(layer.n_in) if backward else layer.vectors
     cdef Py_ssize_t first = vector_of_panel(width, panel)
@@ -319,7 +320,7 @@ cdef inline void unit_product(const bint backward, Bench *bench,
     for step in range(-1, steps):  # each splits what the next one multiplies
         splitting.first = (first + (step + 1) // chunks * 2) * (LANES if backward else 1)
         splitting.block = (step + 1) % chunks * FRESH_CELLS
-        splitting.cells = bench.fresh + (step + 1) % 2 * 2 * FRESH_CELLS * CELL
+        splitting.cells = unit.fresh + (step + 1) % 2 * 2 * FRESH_CELLS * CELL
         splitting.done = splitting.cells_todo = 0
         if step + 1 < steps:
             splitting.cells_todo = 2 * min(FRESH_CELLS, blocks - splitting.block)
@@ -327,19 +328,19 @@ cdef inline void unit_product(const bint backward, Bench *bench,
         if step < 0:
             split_rest(backward, &splitting)
             continue
-        fresh = bench.fresh + step % 2 * 2 * FRESH_CELLS * CELL
+        fresh = unit.fresh + step % 2 * 2 * FRESH_CELLS * CELL
         v = step // chunks * 2
         block = step % chunks * FRESH_CELLS
         count = min(FRESH_CELLS, blocks - block)
         splitting.at_once = blocks_of(
             CELL_ROWS, max(GROUPS * pairs * count // max(splitting.cells_todo, 1), 1))
         for r in range(pairs):
-            sums = bench.sums + r * SQUARE * SQUARE
+            sums = unit.sums + r * SQUARE * SQUARE
             if block == 0:
                 clear_sums()
             else:
                 load_sums(sums, SQUARE)
-            cell = bench.prepared + (2 * r * blocks + block) * CELL
+            cell = unit.prepared + (2 * r * blocks + block) * CELL
             for k in range(count):
                 if backward:
                     multiply_cells(SPLITTING_ALONG, &splitting, NULL, fresh + k * CELL,
@@ -361,59 +362,59 @@ cdef inline void unit_product(const bint backward, Bench *bench,
         split_rest(backward, &splitting)
 
 
-cdef inline bint is_missing(Bench *bench, Py_ssize_t number) noexcept nogil:
-    """Whether what has this number in the phase is still to be split into bench.prepared."""
-    cdef Py_ssize_t wanted = (bench.phase << 32) + number + 1
-    if bench.ready == wanted:
+cdef inline bint is_missing(MatrixUnit *unit, Py_ssize_t number) noexcept nogil:
+    """Whether what has this number in the phase is still to be split into unit.prepared, as the
+    caller then does."""
+    if unit.ready_phase == unit.phase and unit.ready == number:
         return False
-    bench.ready = wanted
+    unit.ready_phase, unit.ready = unit.phase, number
     return True
 
 
-cdef void unit_forward(Bench *bench, const Layer *layer, Py_ssize_t panel, Py_ssize_t block,
-                       Py_ssize_t rows,
-                       const real *a,  # IN  (rows, n_in) that block of A_{l-1}, a_row apart
-                       Py_ssize_t a_row,
-                       real *z         # OUT (rows, columns of the panel) Z_l
-                       ) noexcept nogil:
+cdef void matrix_forward(MatrixUnit *unit, const Layer *layer, Py_ssize_t panel,
+                         Py_ssize_t block, Py_ssize_t rows,
+                         const real *a,  # IN  (rows, n_in) that block of A_{l-1}, a_row apart
+                         Py_ssize_t a_row,
+                         real *z         # OUT (rows, columns of the panel) Z_l
+                         ) noexcept nogil:
     """Z_l = A_{l-1} W_l + b_l, one panel of columns."""
-    begin_unit()
-    if is_missing(bench, block):
-        split_along(False, rows, layer.n_in, a, a_row, bench.prepared)
-    unit_product(False, bench, layer, rows, panel, z, layer.stride)
-    end_unit()
+    begin_matrix_unit()
+    if is_missing(unit, block):
+        split_along(False, rows, layer.n_in, a, a_row, unit.prepared)
+    matrix_product(False, unit, layer, rows, panel, z, layer.stride)
+    end_matrix_unit()
 
 
-cdef void unit_backward(Bench *bench, const Layer *layer, Py_ssize_t panel, Py_ssize_t block,
-                        Py_ssize_t rows,
-                        const real *d,  # IN  (rows, n_out) that block of dZ_l
-                        real *c,        # OUT (rows, inputs of the panel) dZ_l W_l^T, c_row apart
-                        Py_ssize_t c_row
-                        ) noexcept nogil:
+cdef void matrix_backward(MatrixUnit *unit, const Layer *layer, Py_ssize_t panel,
+                          Py_ssize_t block, Py_ssize_t rows,
+                          const real *d,  # IN  (rows, n_out) that block of dZ_l
+                          real *c,        # OUT (rows, inputs of the panel) dZ_l W_l^T, c_row apart
+                          Py_ssize_t c_row
+                          ) noexcept nogil:
     """dZ_l W_l^T, one panel of inputs."""
-    begin_unit()
-    if is_missing(bench, block):
-        split_along(True, rows, layer.n_out, d, layer.stride, bench.prepared)
-    unit_product(True, bench, layer, rows, panel, c, c_row)
-    end_unit()
+    begin_matrix_unit()
+    if is_missing(unit, block):
+        split_along(True, rows, layer.n_out, d, layer.stride, unit.prepared)
+    matrix_product(True, unit, layer, rows, panel, c, c_row)
+    end_matrix_unit()
 
 
-cdef void unit_rows(Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t vectors,
-                    const real *a,        # IN  (rows, depth), a_row apart
-                    Py_ssize_t a_row,
-                    const real *weights,  # IN  (vectors, blocks of the depth) cells of W
-                    const real *bias,     # IN  (vectors,)
-                    real *cells,          # scratch for those of A
-                    real *sums,           # scratch (SQUARE, SQUARE)
-                    real *z,              # OUT (rows, vectors), z_row apart
-                    Py_ssize_t z_row,
-                    Region wanted         # after this, and fetched with it
-                    ) noexcept nogil:
+cdef void matrix_rows(Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t vectors,
+                      const real *a,        # IN  (rows, depth), a_row apart
+                      Py_ssize_t a_row,
+                      const real *weights,  # IN  (vectors, blocks of the depth) cells of W
+                      const real *bias,     # IN  (vectors,)
+                      real *cells,          # scratch for those of A
+                      real *sums,           # scratch (SQUARE, SQUARE)
+                      real *z,              # OUT (rows, vectors), z_row apart
+                      Py_ssize_t z_row,
+                      Region wanted         # after this, and fetched with it
+                      ) noexcept nogil:
     """A W + b, of weights that are split already; those that are next are fetched meanwhile."""
     cdef Py_ssize_t blocks = blocks_of(depth, CELL_DEPTH), pairs = blocks_of(rows, SQUARE)
     cdef Py_ssize_t v, r, k, panel = 2 * blocks * CELL
     cdef Stream streams[2]
-    begin_unit()
+    begin_matrix_unit()
     split_along(False, rows, depth, a, a_row, cells)
     streams[1] = stream_of(wanted.at, wanted.bytes, blocks_of(vectors, 2) * pairs * blocks)
     for v from 0 <= v < vectors by 2:
@@ -428,33 +429,33 @@ cdef void unit_rows(Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t vectors,
             add_bias(rows - r * SQUARE, min(2, vectors - v), sums, bias + v * LANES,
                      z + r * SQUARE * z_row + v * LANES, z_row)
         weights += panel
-    end_unit()
+    end_matrix_unit()
 
 
 # -- weight gradient ------------------------------------------------------------------------------
 
-cdef void unit_gradient(Bench *bench, Layer *layer, Py_ssize_t l, Py_ssize_t lo, Py_ssize_t hi,
-                        Py_ssize_t panel, Py_ssize_t count,
-                        Rows read,        # IN  (count, rows) A_{l-1} with its ones
-                        bint first, bint last,
-                        const Update *u,  # as for `gradient_tiles`
-                        real *penalties   # OUT (panels, LANES), likewise
-                        ) noexcept nogil:
+cdef void matrix_gradient(MatrixUnit *unit, Layer *layer, Py_ssize_t l, Py_ssize_t lo,
+                          Py_ssize_t hi, Py_ssize_t panel, Py_ssize_t count,
+                          Rows read,        # IN  (count, rows) A_{l-1} with its ones
+                          bint first, bint last,
+                          const Update *u,  # as for `gradient_tiles`
+                          real *penalties   # OUT (panels, LANES), likewise
+                          ) noexcept nogil:
     """Rows lo to hi of one panel of dW = A^T dZ, added up or updated while they are in L1."""
     cdef Py_ssize_t v = vector_of_panel(layer.vectors, panel)
     cdef Py_ssize_t nv = vector_of_panel(layer.vectors, panel + 1) - v, width = nv * LANES
     cdef Py_ssize_t blocks = blocks_of(count, CELL_DEPTH), at = v * LANES * layer.rows
     cdef Py_ssize_t i, j, k, rows, following, bytes
-    cdef real *slope = bench.sums
+    cdef real *slope = unit.sums
     cdef real *so_far
     cdef const real *a
     cdef Stream streams[2]
-    begin_unit()
-    if layer.cells_phase != bench.phase:
-        layer.cells_phase = bench.phase
+    begin_matrix_unit()
+    if layer.cells_phase != unit.phase:
+        layer.cells_phase = unit.phase
         split_down(True, count, vectors_of(layer.rows), read.at, read.stride, layer.cells)
-    if is_missing(bench, (l << 16) + panel):
-        split_down(False, count, nv, layer.d + v * LANES, layer.stride, bench.prepared)
+    if is_missing(unit, (l << 16) + panel):
+        split_down(False, count, nv, layer.d + v * LANES, layer.stride, unit.prepared)
     for i from lo <= i < hi by SQUARE:
         rows = min(SQUARE, hi - i)
         a = layer.cells + i // CELL_ROWS * blocks * CELL
@@ -466,7 +467,7 @@ cdef void unit_gradient(Bench *bench, Layer *layer, Py_ssize_t l, Py_ssize_t lo,
             clear_sums()
             for k in range(blocks):
                 multiply_cells(FETCHING_TO_WRITE, NULL, streams, a + k * CELL, blocks * CELL,
-                               bench.prepared + (j * blocks + k) * CELL, blocks * CELL)
+                               unit.prepared + (j * blocks + k) * CELL, blocks * CELL)
             store_sums(slope + j * LANES, width, <int>min(2, nv - j))
         so_far = layer.gradient + at + i * width
         for j from 0 <= j < (0 if first else rows * width) by LANES:
@@ -476,4 +477,4 @@ cdef void unit_gradient(Bench *bench, Layer *layer, Py_ssize_t l, Py_ssize_t lo,
                         penalties + panel * LANES, i > lo, NULL, NULL)
         else:
             memcpy(so_far, slope, rows * width * sizeof(real))
-    end_unit()
+    end_matrix_unit()

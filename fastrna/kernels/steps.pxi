@@ -271,8 +271,8 @@ cdef class Steps(Workspace):
                           Py_ssize_t l) noexcept nogil:
         """Offer the tasks of a phase, and wait until all have finished the one before."""
         stage.phase, stage.l = phase, l
-        if desk.bench != NULL:
-            desk.bench.phase += 1
+        if desk.matrix_unit != NULL:
+            desk.matrix_unit.phase += 1
         offer(&self.places[desk.rank],
               tasks_of(&self.net, desk.layers, stage, desk.rank, desk.team))
         self.wait(desk, desk.rank, desk.team)

@@ -81,7 +81,7 @@ cdef Py_ssize_t row_blocks(const Layer *layer, Py_ssize_t rows,
     """Blocks of the rows of a mini-batch, for tasks of so many vectors of a layer's products. The
     matrix unit's are not halved, as each splits its weights (784-512-512-10 1.04 to 1.12)."""
     cdef Py_ssize_t blocks = blocks_of(rows, TASK_ROWS), panels = panels_of(vectors), k
-    for k in range(0 if is_units(layer) else 2):
+    for k in range(0 if uses_matrix_unit(layer) else 2):
         if panels * blocks < FEW_TASKS and 4 * MR * blocks < rows:
             blocks *= 2
     return blocks
@@ -188,17 +188,18 @@ cdef void layer_task(const Net *net, const Desk *desk, const Stage *stage, Py_ss
     hi = part_of(stage.rows, cell.block + 1, grid.blocks)
     own = share_of_panels(result, cell.panel, cell.panel + 1)
     if not forward:
-        if is_units(layer):
-            unit_backward(desk.bench, layer, cell.panel, cell.block, hi - lo,
-                          layer.d + lo * layer.stride, result.d + lo * result.stride, result.stride)
+        if uses_matrix_unit(layer):
+            matrix_backward(desk.matrix_unit, layer, cell.panel, cell.block, hi - lo,
+                            layer.d + lo * layer.stride, result.d + lo * result.stride,
+                            result.stride)
         else:
             times_transposed(net, layer, own, hi - lo, layer.d + lo * layer.stride,
                              result.d + lo * result.stride, result.stride, wanted)
         slopes_below(net, desk, stage.l, own, lo, hi, stage.first_row)
         return
-    if is_units(layer):
-        unit_forward(desk.bench, layer, cell.panel, cell.block, hi - lo, read.at + lo * read.stride,
-                     read.stride, layer.z + lo * layer.stride)
+    if uses_matrix_unit(layer):
+        matrix_forward(desk.matrix_unit, layer, cell.panel, cell.block, hi - lo,
+                       read.at + lo * read.stride, read.stride, layer.z + lo * layer.stride)
     else:
         whole_product(net, desk, stage.l, own, lo, hi, wanted)
     if stage.l < net.n_layers - 1:
@@ -235,9 +236,10 @@ cdef void update_task(const Net *net, const Desk *desk, const Stage *stage, Py_s
     hi = min(lo + TASK_UNITS, layer.rows)
     penalties = stage.penalties + LANES * (layer.first_penalty
                                            + cell.block * panels_of(layer.vectors))
-    if is_units(layer):
-        unit_gradient(desk.bench, &desk.layers[l], l, lo, hi, cell.panel, stage.rows,
-                      rows_read_by(net, desk, l), stage.first, stage.last, &stage.update, penalties)
+    if uses_matrix_unit(layer):
+        matrix_gradient(desk.matrix_unit, &desk.layers[l], l, lo, hi, cell.panel, stage.rows,
+                        rows_read_by(net, desk, l), stage.first, stage.last, &stage.update,
+                        penalties)
         return
     gradient_tiles(net, layer, lo, hi, cell.panel, cell.panel + 1, 0, stage.rows,
                    rows_read_by(net, desk, l), layer.gradient, stage.first, stage.last,

@@ -54,7 +54,7 @@ cdef class Workspace:
     cdef double *slice_costs    # (2, slices) in turn, SLICE_COSTS apart
     cdef list buffers
     cdef Py_ssize_t n_penalties
-    cdef bint benches          # whether some layer is the matrix unit's
+    cdef bint matrix_units     # whether some layer is the matrix unit's
 
     def __init__(self, sizes, activations, loss, optimizer, Py_ssize_t rows, double dropout=0.0,
                  bint sparse=False, bint input_gradient=False):
@@ -92,8 +92,8 @@ cdef class Workspace:
             layer = &self.layers[l]
             if net.sharing == BY_TASKS:
                 layer.parts = 1
-            layer.by_unit = (net.sharing == BY_TASKS and not input_gradient
-                             and trains_by_unit(layer.n_in, layer.n_out, rows))
+            layer.by_matrix_unit = (net.sharing == BY_TASKS and not input_gradient
+                                    and trains_by_matrix_unit(layer.n_in, layer.n_out, rows))
             layer.first_penalty = self.n_penalties
             self.n_penalties += panels_of(layer.vectors) * (
                 blocks_of(layer.rows, TASK_UNITS) if net.sharing == BY_TASKS
@@ -109,7 +109,7 @@ cdef class Workspace:
         for l in range(net.n_layers):
             layer = &self.layers[l]
             hidden = l < net.n_layers - 1
-            layer.weights = self.block(layer.size + (BEYOND if layer.by_unit else 0))
+            layer.weights = self.block(layer.size + (BEYOND if layer.by_matrix_unit else 0))
             if net.optimizer in (MOMENTUM, NESTEROV, ADAM):
                 layer.velocity = self.block(layer.size)
             if net.optimizer == ADAM:
@@ -120,7 +120,7 @@ cdef class Workspace:
                 layer.gradient = self.block(layer.size * 2 * net.slices)
             elif whole_gradient:
                 layer.gradient = self.block(layer.size)
-            if (l > 0 or input_gradient) and not layer.by_unit:
+            if (l > 0 or input_gradient) and not layer.by_matrix_unit:
                 layer.transposed = self.block(layer.n_out * vectors_of(layer.n_in) * LANES)
             layer.a = self.block(capacity * layer.stride)
             layer.z = layer.h = layer.a
@@ -129,8 +129,8 @@ cdef class Workspace:
             if hidden and dropout > 0:
                 layer.h = self.block(capacity * layer.stride)
             layer.d = self.block(capacity * layer.stride)
-            if layer.by_unit:
-                self.benches = True
+            if layer.by_matrix_unit:
+                self.matrix_units = True
                 layer.cells = self.block(cell_numbers(layer.rows, capacity))
             elif net.sharing == BY_TASKS and layer.vectors > WIDE_PANELS * NV:
                 layer.d_panels = self.block(capacity * layer.vectors * LANES)
@@ -183,8 +183,8 @@ cdef class Workspace:
             memcpy(desk.layers, self.layers, net.n_layers * sizeof(Layer))
             last = &desk.layers[net.n_layers - 1]
             desk.scratch = self.block(MOST_PARTS * JOIN_ROWS * WIDEST * LANES)
-            if self.benches:
-                self.set_bench(desk, rank > 0)
+            if self.matrix_units:
+                self.set_matrix_unit(desk, rank > 0)
             desk.own_input, desk.target = self.desks[0].own_input, self.desks[0].target
             desk.costs, desk.totals = self.desks[0].costs, self.desks[0].totals
             desk.masses, desk.weights = self.desks[0].masses, self.desks[0].weights
@@ -264,21 +264,21 @@ cdef class Workspace:
         lay_out(turned, self.block(numbers_of(turned)))
         return 0
 
-    cdef int set_bench(self, Desk *desk, bint apart) except -1:
+    cdef int set_matrix_unit(self, Desk *desk, bint apart) except -1:
         """What a thread needs for the matrix unit; apart from the first desk's."""
         cdef Py_ssize_t l, numbers = NV * blocks_of(self.net.capacity, CELL_DEPTH) * CELL
         cdef Layer *layer
         for l in range(self.net.n_layers):
-            if self.layers[l].by_unit:
+            if self.layers[l].by_matrix_unit:
                 layer = &desk.layers[l]
                 numbers = max(numbers, cell_numbers(TASK_ROWS, max(layer.n_in, layer.n_out)))
                 if apart:
                     layer.cells = self.block(cell_numbers(layer.rows, self.net.capacity))
                     layer.cells_phase = 0
-        desk.bench = <Bench *>self.block(sizeof(Bench) // sizeof(real))
-        desk.bench.prepared = self.block(numbers)
-        desk.bench.fresh = self.block(4 * FRESH_CELLS * CELL)
-        desk.bench.sums = self.block(TASK_ROWS * SQUARE)
+        desk.matrix_unit = <MatrixUnit *>self.block(sizeof(MatrixUnit) // sizeof(real))
+        desk.matrix_unit.prepared = self.block(numbers)
+        desk.matrix_unit.fresh = self.block(4 * FRESH_CELLS * CELL)
+        desk.matrix_unit.sums = self.block(TASK_ROWS * SQUARE)
         return 0
 
     # -- parameters in and out ------------------------------------------------------------------
