@@ -1,6 +1,7 @@
 """Wide layers of many rows, which are the matrix unit's where the processor has one."""
 
 import itertools
+import signal
 
 import numpy as np
 import pytest
@@ -149,3 +150,28 @@ def test_weights_that_overflow_end_the_training():
     with pytest.raises(fastrna.DivergenceError):
         fastrna.train(net, X * 1e18, np.eye(10)[y] * 1e18, epochs=5, batch_size=128, seed=0)
     assert np.isfinite(net.parameters).all()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
+def test_a_signal_handler_may_predict_meanwhile():
+    """What the handler does with the unit's registers is gone when the training goes on."""
+    other, inputs, _ = problem([256, 256, 10], 300, seed=5)
+    expected = other.predict(inputs)
+    found = []
+
+    def train():
+        net, X, y = problem([256, 512, 512, 10], 1000, hidden="relu")
+        fastrna.train(net, X, y, epochs=5, batch_size=128, seed=0, n_threads=2)
+        return net.parameters
+
+    undisturbed = train()
+    before = signal.signal(signal.SIGALRM, lambda *_: found.append(other.predict(inputs)))
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    try:
+        while len(found) < 5:
+            np.testing.assert_array_equal(train(), undisturbed)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    for outputs in found:
+        np.testing.assert_array_equal(outputs, expected)
