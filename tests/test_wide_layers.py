@@ -64,6 +64,16 @@ def test_steps_against_the_reference(sizes, m, optimizer):
     assert error <= TRAJECTORY["float32"] * np.abs(twin.parameters).max()
 
 
+def test_columns_of_padding_stay_zero():
+    """They would count in the penalty: 200 units and 230 are no whole vectors."""
+    net, X, y = problem([200, 230, 300, 10], 320)
+    twin = net.copy("float64")
+    options = {"optimizer": fastrna.SGD(0.05, momentum=0.9), "batch_size": 300, "l2": 0.01}
+    costs = fastrna.train(net, X, y, epochs=30, shuffle=False, **options).cost
+    exact = fastrna.train(twin, X, y, epochs=30, shuffle=False, **options).cost
+    np.testing.assert_allclose(costs, exact, rtol=ELEMENTWISE["float32"])
+
+
 def targets_of(net, y):
     """Return targets as the reference takes them."""
     return np.eye(net.sizes[-1])[y] if net.sizes[-1] > 1 else y

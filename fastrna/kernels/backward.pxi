@@ -155,7 +155,7 @@ cdef void pack_slivers(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssiz
 
 cdef inline bint packs(const Layer *layer, Py_ssize_t count) noexcept nogil:
     """Whether the weight gradient over so many rows reads packed operands."""
-    return layer.slivers != NULL and not uses_matrix_unit(layer) and count >= DEEP_ROWS
+    return layer.slivers != NULL and count >= DEEP_ROWS
 
 
 cdef inline void turn_over(Py_ssize_t rows, Py_ssize_t n_out,

@@ -91,7 +91,7 @@ cdef struct MatrixUnit:
     real *fresh                # (2, 2, FRESH_CELLS) cells of weights, in turn
     real *sums                 # (squares of TASK_ROWS, SQUARE, SQUARE) of C
     Py_ssize_t phase           # how many there have been (tasks.pxi)
-    Py_ssize_t ready, ready_phase  # what `prepared` holds, and since which
+    Py_ssize_t ready, ready_phase  # what `prepared` holds, and since which phase
 
 
 cdef struct Desk:
