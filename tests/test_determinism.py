@@ -57,6 +57,29 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, case, batch_size, opti
         np.testing.assert_array_equal(other_gradient, gradient)
 
 
+@pytest.mark.parametrize("batch_size, options", [(101, {}), (300, {"dropout": 0.2}), (1300, {})])
+@pytest.mark.parametrize(
+    "sizes", [[4, 10, 3], [8, 64, 64, 1], [601, 397, 233, 3]], ids=lambda s: "-".join(map(str, s))
+)
+def test_stores_past_the_caches_give_the_same_bits(dtype, sizes, batch_size, options):
+    """As where cores are far apart: slices, an example a lane or not, and tasks."""
+    net, X, y = make(sizes, {"hidden": "tanh"}, batch_size + 70, dtype)
+    expected = None
+    for n_threads, past_caches in [(1, False), (2, False), (1, True), (2, True), (3, True)]:
+        trainer = fastrna.Trainer(
+            net.copy(), optimizer=fastrna.SGD(0.001, momentum=0.9), batch_size=batch_size, seed=0,
+            n_threads=n_threads, **options,
+        )  # fmt: skip
+        data = trainer.prepare(X, y)
+        trainer.epoch(data)  # which makes the engine
+        trainer._engine.past_caches = past_caches
+        costs = [trainer.epoch(data) for _ in range(2)]
+        assert trainer._engine.past_caches == past_caches
+        found = np.append(trainer.network.parameters, costs)
+        expected = found if expected is None else expected
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("batch_size", [7, 700])
 def test_sparse_rows_give_the_same_bits(dtype, batch_size):
     sparse = pytest.importorskip("scipy.sparse")

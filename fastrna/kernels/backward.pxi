@@ -59,9 +59,6 @@ cdef void slopes_below(const Net *net, const Desk *desk, Py_ssize_t l, Share own
     differentiate(below.activation, below.parameter, hi - lo,
                   own.last_vector - own.first_vector, below.stride, below.z + at,
                   below.a + at, below.d + at)
-    if below.d_panels != NULL:
-        pack(lo, hi, below.n_out, own.first_panel, own.last_panel, below.d,
-             below.stride, below.d_panels, net.capacity)
 
 
 # -- weight gradient and update --------------------------------------------------------------------
@@ -97,12 +94,14 @@ cdef void update_rows(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize
 
 
 cdef void renew_transposed(const Net *net, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
-                           Py_ssize_t first_panel, Py_ssize_t last_panel) noexcept nogil:
-    """W^T of one layer after the update of rows lo to hi of some panels of W."""
+                           Py_ssize_t first_panel, Py_ssize_t last_panel,
+                           bint handing) noexcept nogil:
+    """W^T of one layer after the update of rows lo to hi of some panels of W. Where others read it
+    past the caches, if a vector is a line: parts of lines would be slower than either."""
     if layer.transposed != NULL and net.transposing and net.optimizer != NO_UPDATE:
         transpose_rows(lo, min(hi, layer.n_in), vector_of_panel(layer.vectors, first_panel),
                        vector_of_panel(layer.vectors, last_panel), layer.n_in, layer.n_out,
-                       layer.rows, layer.weights, layer.transposed)
+                       layer.rows, layer.weights, layer.transposed, handing and LONG_VECTORS)
 
 
 cdef void copy_block(const Layer *source, const Layer *target, Py_ssize_t lo, Py_ssize_t hi,
@@ -142,14 +141,19 @@ cdef void outer_update(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssiz
 
 cdef void pack_slivers(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t count,
                        const real *a,  # IN  (count, rows) A, a_depth apart
-                       Py_ssize_t a_depth, Py_ssize_t capacity
+                       Py_ssize_t a_depth, Py_ssize_t capacity,
+                       real *draft     # (MR, capacity) where slivers are handed over, or NULL
                        ) noexcept nogil:
     """The columns lo to hi of A as the tiles of A^T dZ read them."""
     cdef Parts tiles = parts_of(hi - lo, MR)
     cdef Py_ssize_t t, mr, i = lo
+    cdef real *sliver
     for t in range(tiles.number):
         mr = size_of(tiles, t)
-        pack_sliver(<int>mr, count, a + i, a_depth, layer.slivers + i * capacity)
+        sliver = layer.slivers + i * capacity
+        pack_sliver(<int>mr, count, a + i, a_depth, sliver if draft == NULL else draft)
+        if draft != NULL:
+            hand_over(vectors_of(mr * count), draft, sliver)
         i += mr
 
 
@@ -351,13 +355,48 @@ cdef void descend(const Net *net, Desk *desk, Data data, Py_ssize_t l, Py_ssize_
             gradient_tiles(net, layer, lo, hi, first_panel, last_panel, 0, count, read,
                            layer.gradient, first, last, u, penalties + q * panels * LANES)
         if last and l > 0:
-            renew_transposed(net, layer, lo, hi, 0, panels)
+            renew_transposed(net, layer, lo, hi, 0, panels, False)
 
 
-cdef void add_slight_slices(const Layer *layer,
-                            real *gradients,  # IN  (slices, layer.size); OUT as in `add_slices`
-                            Py_ssize_t slices, const Update *u,
-                            real *penalties   # OUT (LANES,)
+cdef struct Slices:
+    # Of a mini-batch, as one thread has them.
+    Py_ssize_t number
+    Py_ssize_t first, last     # its own
+    Py_ssize_t following       # the first of the next thread's
+    Py_ssize_t turn            # which of the shared gradients are of this mini-batch: 0 or 1
+    bint apart                 # whether its own are added up in memory of its own,
+    bint handed                # and then copied for the others
+
+
+cdef inline Slices slices_at(const Net *net, Py_ssize_t number, Py_ssize_t rank, Py_ssize_t team,
+                             Py_ssize_t turn) noexcept nogil:
+    cdef Slices slices
+    slices.number, slices.turn = number, turn
+    slices.first = part_of(number, rank, team)
+    slices.last = part_of(number, rank + 1, team)
+    slices.following = part_of(number, (rank + 1) % team, team)
+    slices.handed = team > 1 and net.past_caches
+    slices.apart = team == 1 or net.past_caches
+    return slices
+
+
+cdef inline real *shared_gradient(const Net *net, const Layer *layer, const Slices *slices,
+                                  Py_ssize_t q) noexcept nogil:
+    """Where other threads find the gradient of slice q."""
+    return layer.shared + (slices.turn * net.slices + q) * layer.size
+
+
+cdef inline real *slice_gradient(const Net *net, const Layer *layer, const Slices *slices,
+                                 Py_ssize_t q) noexcept nogil:
+    """Where this thread adds up the gradient of slice q, or finds it."""
+    if slices.apart and slices.first <= q < slices.last:
+        return layer.gradient + (q - slices.first) * layer.size
+    return shared_gradient(net, layer, slices, q)
+
+
+cdef void add_slight_slices(const Net *net, const Layer *layer, const Slices *slices,
+                            const Update *u,
+                            real *penalties  # OUT (LANES,)
                             ) noexcept nogil:
     """`add_slices` of a layer of a few units, with gradients as `slight_gradient` leaves them."""
     cdef vec sums[NV * LANES]
@@ -368,28 +407,29 @@ cdef void add_slight_slices(const Layer *layer,
         sums[r] = splat(0)
     for i from 0 <= i < layer.rows by NV * LANES:
         n = min(NV * LANES, layer.rows - i)
-        memcpy(across, gradients + i * LANES, layer.n_out * n * sizeof(real))
-        for q in range(1, slices):
-            gradient = gradients + q * layer.size + i * LANES
+        memcpy(across, slice_gradient(net, layer, slices, 0) + i * LANES,
+               layer.n_out * n * sizeof(real))
+        for q in range(1, slices.number):
+            gradient = slice_gradient(net, layer, slices, q) + i * LANES
             for r in range(layer.n_out * n):
                 across[r] += gradient[r]
         turn_over(n, layer.n_out, across, n, <real *>sums)
-        update_rows(layer, i, i + n, 0, LANES, &UNIT[0], 0, <real *>sums, LANES, u, gradients,
-                    penalties, i > 0, NULL, NULL)
+        update_rows(layer, i, i + n, 0, LANES, &UNIT[0], 0, <real *>sums, LANES, u,
+                    layer.gradient, penalties, i > 0, NULL, NULL)
 
 
 cdef void add_slices(const Net *net, const Desk *desk, const Layer *layer,
-                     real *gradients,  # IN  (slices, layer.size); OUT, if NO_UPDATE, the sum
-                     Py_ssize_t slices, const Update *u,
-                     real *penalties   # OUT (panels, LANES)
+                     const Slices *slices, const Update *u,
+                     real *penalties  # OUT (panels, LANES)
                      ) noexcept nogil:
-    """The update of a replica by the sum of the slices' gradients, `layer.size` apart."""
+    """The update of a replica by the sum of the slices' gradients, which becomes the layer's where
+    nothing is updated."""
     cdef Parts panels = panels_in(layer.vectors), blocks
     cdef Py_ssize_t p, nv, v = 0, q, j, at, width, i, k, n
-    cdef real *first
-    cdef real *total
+    cdef const real *parts[MOST_SLICES]
+    cdef const real *total
     if layer.slight and not net.turned:
-        add_slight_slices(layer, gradients, slices, u, penalties)
+        add_slight_slices(net, layer, slices, u, penalties)
         return
     for p in range(panels.number):
         nv = size_of(panels, p)
@@ -399,20 +439,18 @@ cdef void add_slices(const Net *net, const Desk *desk, const Layer *layer,
         i = 0
         for k in range(blocks.number):
             n = size_of(blocks, k)
-            first = gradients + at + i * width
-            total = first
-            if slices > 1:
-                total = desk.scratch
-                # Other cores wrote most of it: ask for all its lines at once.
-                for q in range(slices):
-                    for j from 0 <= j < n * width by CACHE_LINE // <Py_ssize_t>sizeof(real):
-                        prefetch(first + q * layer.size + j)
+            # Other cores wrote most of it: ask for all its lines at once.
+            for q in range(slices.number):
+                parts[q] = slice_gradient(net, layer, slices, q) + at + i * width
+                for j from 0 <= j < (n * width if slices.number > 1 else 0) by (
+                        CACHE_LINE // <Py_ssize_t>sizeof(real)):
+                    prefetch(parts[q] + j)
+            total = parts[0]
+            for q in range(1, slices.number):
                 for j from 0 <= j < n * width by LANES:
-                    store(total + j, load(first + j) + load(first + layer.size + j))
-                for q in range(2, slices):
-                    for j from 0 <= j < n * width by LANES:
-                        store(total + j, load(total + j) + load(first + q * layer.size + j))
-            update_rows(layer, i, i + n, at, width, &UNIT[0], 0, total, width, u, gradients,
+                    store(desk.scratch + j, load(total + j) + load(parts[q] + j))
+                total = desk.scratch
+            update_rows(layer, i, i + n, at, width, &UNIT[0], 0, total, width, u, layer.gradient,
                         penalties + p * LANES, i > 0, NULL, NULL)
             i += n
         v += nv

@@ -43,6 +43,7 @@ include "updates.pxi"
 include "products.pxi"
 include "random.pxi"
 include "data.pxi"
+include "crossing.pxi"
 include "turned.pxi"
 include "layers.pxi"
 include "forward.pxi"
@@ -84,13 +85,27 @@ cdef class Engine(Steps):
     cdef const double *rates
     cdef Py_ssize_t epochs, epochs_done
     cdef double target_cost, last_cost, clock
+    cdef double looked          # when a team last measured how far apart its cores are
+    cdef bint looking           # whether it does before this epoch
     cdef bint stopping
     cdef bint regrouping        # whether the epochs that are left are another team's
+
+    @property
+    def past_caches(self):
+        """Whether what other threads read is stored past the caches: as a team has measured, or as
+        was set."""
+        return self.net.past_caches
+
+    @past_caches.setter
+    def past_caches(self, bint chosen):
+        self.net.past_caches = chosen
+        self.looked = INFINITY  # and never again
 
     # -- all mini-batches ------------------------------------------------------------------------
 
     cdef void begin_epoch(self) noexcept nogil:
         self.clock = seconds_now()
+        self.looking = self.clock - self.looked > LOOK_SECONDS
         self.ledger.cost_sum = self.ledger.weight_sum = self.ledger.pending_weight = 0
         if self.generator != NULL:
             shuffle(self.generator, self.count, <long long *>self.order)
@@ -134,6 +149,14 @@ cdef class Engine(Steps):
         elif self.epochs_done == self.epochs:
             self.stopping = True
 
+    cdef void look_at_distance(self, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
+        """Choose how to store what others read."""
+        cdef double took = line_seconds(self.places, rank, team, self.probes)
+        if rank == 0:
+            self.net.past_caches = took > FAR_LINE_SECONDS
+            self.looked = self.clock
+        self.wait(&self.desks[rank], rank, team)
+
     cdef void train_team(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
         """Epochs of a call, on one thread of a team, until it is to be another team's turn."""
         cdef Py_ssize_t at
@@ -144,6 +167,8 @@ cdef class Engine(Steps):
             self.begin_epoch()
         self.wait(desk, rank, team)
         while True:
+            if self.looking and team > 1:
+                self.look_at_distance(rank, team)
             at = 0
             while at < self.count:
                 taken = self.step(desk, rank, team, at, min(self.batch_size, self.count - at),

@@ -18,6 +18,9 @@ cdef extern from "simd.h" nogil:
     vec splat(real x)
     vec load(const real *p)
     void store(real *p, vec v)
+    void store_past_caches(real *p, vec v)
+    void settle()
+    void wait_for_stores()
     vec load_first(const real *p, Py_ssize_t n)
     void store_first(real *p, vec v, Py_ssize_t n)
     enum: BLOCK_LANES

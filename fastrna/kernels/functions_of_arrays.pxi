@@ -135,7 +135,7 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
     pack(0, n_in, n_out, 0, panels_of(vectors_of(n_out)), numbers(flat), n_out,
          numbers(packed), n_in)
     transpose_rows(0, n_in, 0, vectors_of(n_out), n_in, n_out, n_in, numbers(packed),
-                   numbers(across))
+                   numbers(across), False)
     product(m, in_vectors, 0, panels_of(in_vectors), n_out, numbers(slopes),
             slopes.shape[1], 1, numbers(across), 0, n_out, 0, FROM_ZERO, False, numbers(d),
             d.shape[1], nowhere())

@@ -160,6 +160,7 @@ class Engine:
 
     n_steps: int
     timed: bool  # whether the first thread books its time by phase, some 25 ns a booking
+    past_caches: bool  # how what other threads read is stored: as measured, unless it is set
 
     def __init__(
         self,

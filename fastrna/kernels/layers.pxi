@@ -53,7 +53,8 @@ cdef struct Layer:
     real *weights              # (rows, vectors) in panels
     real *velocity             # likewise; Adam's first moment
     real *second               # likewise; Adam's second moment
-    real *gradient             # likewise, where a whole one is needed; 2, in turn, of each slice
+    real *gradient             # likewise, where a whole one is needed; of slices, each desk's own
+    real *shared               # (2, slices, size) in turn: the gradients that all desks read
     real *transposed           # W^T (n_out, vectors of n_in) in panels
     real *sums                 # (turns, seats, capacity, stride) each thread's share of A W
     real *z                    # (capacity, stride) pre-activations; a itself where g' needs no z
@@ -83,6 +84,7 @@ cdef struct Net:
     bint transposing           # whether W^T is kept for the input gradient
     bint alone                 # whether every desk computes all outputs and costs, in a shared step
     bint shared_input          # whether the desks gather one input block together, in this call
+    bint past_caches           # whether what others read is stored so at present: crossing.pxi
 
 
 cdef struct MatrixUnit:
@@ -113,6 +115,7 @@ cdef struct Desk:
     real *penalties            # (2, sums, LANES) sums of the panels' penalties, in turn
     Turned turned              # the blocks of a slice, where slices are turned
     MatrixUnit *matrix_unit    # or NULL
+    real *draft                # what is handed over when it is whole: tasks.pxi
     real *scratch              # (MOST_PARTS, JOIN_ROWS, WIDEST vectors) shares of a tile's sums
     char apart[2 * CACHE_LINE]  # no line holds two desks
 

@@ -86,7 +86,8 @@ cdef inline void turn_cell(const real *cell, real *turned) noexcept nogil:
     """Each tile with its rows for its columns; the two numbers of a lane stay together."""
     cdef int third
     for third in range(3):
-        transpose_block(cell + third * TILE, CELL_ROWS, CELL_ROWS, turned + third * TILE, CELL_ROWS)
+        transpose_block(False, cell + third * TILE, CELL_ROWS, CELL_ROWS, turned + third * TILE,
+                        CELL_ROWS)
 
 
 cdef inline void split_along(const bint turned, Py_ssize_t rows, Py_ssize_t depth,
@@ -288,7 +289,7 @@ cdef inline void turn_sums(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t width
     rows = min(rows, SQUARE)
     for v in range(columns):
         for s from 0 <= s < rows by LANES:
-            transpose_block(sums + v * LANES * SQUARE + s, SQUARE, min(rows - s, LANES),
+            transpose_block(False, sums + v * LANES * SQUARE + s, SQUARE, min(rows - s, LANES),
                             d + s * d_row + v * LANES, d_row)
     if width < columns * LANES:
         v = width // LANES * LANES

@@ -501,7 +501,8 @@ cdef inline Panels panel_at(Py_ssize_t vectors, Py_ssize_t rows, Py_ssize_t v) n
     return found
 
 
-cdef inline void weave_and_store(vec *blocks,       # IN  (BLOCK_LANES,) vectors of `load_blocks`
+cdef inline void weave_and_store(const bint past_caches,
+                                 vec *blocks,       # IN  (BLOCK_LANES,) vectors of `load_blocks`
                                  Py_ssize_t columns,
                                  real *target,      # OUT (columns, LANES), rows target_row apart
                                  Py_ssize_t target_row) noexcept nogil:
@@ -511,14 +512,18 @@ cdef inline void weave_and_store(vec *blocks,       # IN  (BLOCK_LANES,) vectors
     weave_blocks(blocks)
     if columns >= BLOCK_LANES:
         for i in range(BLOCK_LANES):
-            store(target + i * target_row, blocks[i])
+            if past_caches:
+                store_past_caches(target + i * target_row, blocks[i])
+            else:
+                store(target + i * target_row, blocks[i])
     else:
         for i in range(BLOCK_LANES - 1):  # a constant, which keeps them in registers
             if i < columns:
                 store(target + i * target_row, blocks[i])
 
 
-cdef inline void transpose_block(const real *source,   # IN  (LANES, columns), source_row apart
+cdef inline void transpose_block(const bint past_caches,
+                                 const real *source,   # IN  (LANES, columns), source_row apart
                                  Py_ssize_t source_row, Py_ssize_t columns,
                                  real *target,         # OUT (columns, LANES), target_row apart
                                  Py_ssize_t target_row) noexcept nogil:
@@ -532,17 +537,18 @@ cdef inline void transpose_block(const real *source,   # IN  (LANES, columns), s
         for i in range(BLOCK_LANES):
             first = source + i * source_row + j
             blocks[i] = load_blocks(first, first + apart, first + 2 * apart, first + 3 * apart)
-        weave_and_store(blocks, columns - j, target + j * target_row, target_row)
+        weave_and_store(past_caches, blocks, columns - j, target + j * target_row, target_row)
 
 
 cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vector,
                          Py_ssize_t last_vector, Py_ssize_t n_in, Py_ssize_t n_out,
                          Py_ssize_t packed_rows,
                          const real *packed,   # IN  (packed_rows, n_out) in panels
-                         real *transposed      # OUT (n_out, n_in) in panels: columns first to last
+                         real *transposed,     # OUT (n_out, n_in) in panels: columns first to last
+                         bint past_caches      # how whole squares are stored
                          ) noexcept nogil:
     """W^T for rows first <= i < last of W and some vectors of its columns: whole squares by
-    vectors, edges by numbers.
+    vectors and edges by numbers.
 
     Threads that own neighbouring rows write neighbouring lanes, hence numbers at the edges.
     """
@@ -556,9 +562,13 @@ cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vec
         for v in range(first_vector, last_vector):
             source = panel_at(out_vectors, packed_rows, v)
             columns = min(LANES, n_out - v * LANES)
-            if i1 - i0 == LANES:
-                transpose_block(packed + source.offset + i0 * source.row, source.row, columns,
+            if i1 - i0 == LANES and past_caches:
+                transpose_block(True, packed + source.offset + i0 * source.row, source.row, columns,
                                 transposed + target.offset + v * LANES * target.row, target.row)
+            elif i1 - i0 == LANES:
+                transpose_block(False, packed + source.offset + i0 * source.row, source.row,
+                                columns, transposed + target.offset + v * LANES * target.row,
+                                target.row)
             else:
                 for i in range(i0, i1):
                     for o in range(columns):

@@ -143,6 +143,22 @@ SIMD void store(number *p, vec v) { *(vec_anywhere *)p = v; }
 SIMD vec load(const number *p) { return *p; }
 SIMD void store(number *p, vec v) { *p = v; }
 #endif
+/* A store to memory, past the caches, of a whole vector that is aligned: other threads see it once this
+ * one has called `settle` and then met them. And a wait until all stores are done. */
+#if defined(INTRINSIC)
+SIMD void store_past_caches(number *p, vec v) { INTRINSIC(stream)(p, v); }
+SIMD void settle(void) { _mm_sfence(); }
+SIMD void wait_for_stores(void) { _mm_mfence(); }
+#else
+SIMD void store_past_caches(number *p, vec v) { store(p, v); }
+SIMD void settle(void) {}
+#if defined(__GNUC__)
+SIMD void wait_for_stores(void) { __sync_synchronize(); }
+#else
+SIMD void wait_for_stores(void) {}
+#endif
+#endif
+
 /* The first n lanes, or all if n is larger; n > 0. */
 #if defined(__GNUC__) && defined(__AVX512F__)
 #define FIRST(n) ((n) >= LANES ? -1 : (1 << (n)) - 1)

@@ -81,8 +81,10 @@ cdef class Steps(Workspace):
 
     @cython.final
     cdef inline void wait(self, const Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
-        """Until the whole team is here."""
+        """Until the whole team is here, and sees what each has stored."""
         if team > 1:
+            if self.net.past_caches:
+                settle()
             arrive(&self.places[rank])
             self.wait_for_others(desk, rank, team)
 
@@ -307,6 +309,7 @@ cdef class Steps(Workspace):
         cdef Stage stage
         stage.update, stage.factor, stage.weighted = u[0], factor, self.data.weights != NULL
         stage.penalties = self.penalties_of(desk, 0)
+        stage.handing = net.past_caches and desk.team > 1
         for c in range(chunks.number):
             stage.rows = size_of(chunks, c)
             stage.chunk, stage.first_row = self.order + at, at - first
@@ -341,15 +344,19 @@ cdef class Steps(Workspace):
             self.data.gather(self.order, at + 1, 1, desk.following, self.net.input_stride)
 
     @cython.final
+    cdef inline double *cost_of_slice(self, const Slices *slices, Py_ssize_t q) noexcept nogil:
+        return self.slice_costs + (slices.turn * self.net.slices + q) * SLICE_COSTS
+
+    @cython.final
     cdef void slice_of_rows(self, Desk *desk, Py_ssize_t at, Py_ssize_t end, Py_ssize_t first,
-                            Py_ssize_t room, double factor, Py_ssize_t slice,
-                            Py_ssize_t wanted_slice) noexcept nogil:
+                            Py_ssize_t room, double factor, const Slices *slices,
+                            Py_ssize_t q) noexcept nogil:
         """The cost of the examples from place `at` to `end` of the order, in a mini-batch that
-        begins at `first`, and their gradient, as those of a slice; in `room` rows of the blocks.
-        The gradient of the wanted slice, if any, is fetched meanwhile."""
+        begins at `first`, and their gradient, as those of slice q; in `room` rows of the blocks.
+        That of the slice which the next thread computes meanwhile, if any, is fetched."""
         cdef Net *net = &self.net
         cdef Py_ssize_t c, n, l
-        cdef double *cost = &self.slice_costs[slice * SLICE_COSTS]
+        cdef double *cost = self.cost_of_slice(slices, q)
         cdef Parts chunks = parts_of(end - at, room)
         cdef Layer *layer
         cdef const Layer *last = &desk.layers[net.n_layers - 1]
@@ -370,13 +377,17 @@ cdef class Steps(Workspace):
             for l in range(net.n_layers - 1, -1, -1):
                 layer = &desk.layers[l]
                 gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), 0, n,
-                               rows_read_by(net, desk, l), layer.gradient + slice * layer.size,
+                               rows_read_by(net, desk, l), slice_gradient(net, layer, slices, q),
                                c == 0, False, NULL, NULL)
+                if slices.handed and c == chunks.number - 1:
+                    hand_over(layer.size // LANES, slice_gradient(net, layer, slices, q),
+                              shared_gradient(net, layer, slices, q))
                 self.book(desk, UPDATE)
                 if l > 0:
                     wanted = nowhere()
-                    if wanted_slice >= 0 and c == chunks.number - 1:
-                        wanted.at = <const char *>(layer.gradient + wanted_slice * layer.size)
+                    if c == chunks.number - 1 and slices.following != slices.first:
+                        wanted.at = <const char *>shared_gradient(
+                            net, layer, slices, q + slices.following - slices.first)
                         wanted.bytes = layer.size * sizeof(real)
                     backward(net, desk, l, desk.layers[l - 1].own, 0, n, at - first, wanted)
                     self.book(desk, BACKWARD)
@@ -384,12 +395,13 @@ cdef class Steps(Workspace):
 
     @cython.final
     cdef void turned_slice(self, Desk *desk, Py_ssize_t at, Py_ssize_t end, double factor,
-                           Py_ssize_t slice) noexcept nogil:
+                           const Slices *slices, Py_ssize_t q) noexcept nogil:
         """`slice_of_rows` with an example a lane."""
         cdef Turned *turned = &desk.turned
         cdef Parts blocks = parts_of(end - at, turned.rows)
         cdef Py_ssize_t c, n, l
-        cdef double *cost = &self.slice_costs[slice * SLICE_COSTS]
+        cdef double *cost = self.cost_of_slice(slices, q)
+        cdef const Layer *layer
         cost[0] = 0
         for l in range(turned.n_layers):
             turned.layers[l].weights = desk.layers[l].weights
@@ -409,7 +421,11 @@ cdef class Steps(Workspace):
                     self.book(desk, BACKWARD)
             at += n
         for l in range(turned.n_layers):
-            spread(turned, l, desk.layers[l].gradient + slice * desk.layers[l].size)
+            layer = &desk.layers[l]
+            spread(turned, l, slice_gradient(&self.net, layer, slices, q))
+            if slices.handed:
+                hand_over(layer.size // LANES, slice_gradient(&self.net, layer, slices, q),
+                          shared_gradient(&self.net, layer, slices, q))
 
     @cython.final
     cdef int sliced_step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
@@ -417,37 +433,32 @@ cdef class Steps(Workspace):
                          const Update *u) noexcept nogil:
         """One mini-batch, each desk its slices of the rows and its replica of the weights."""
         cdef Net *net = &self.net
-        cdef Py_ssize_t slices = min(slices_of(count), self.net.slices), q, l, lo, hi
-        cdef Py_ssize_t own = part_of(slices, rank, team)
-        cdef Py_ssize_t room = net.capacity // slices
-        cdef Py_ssize_t turn = desk.turn * self.net.slices
+        cdef Slices slices = slices_at(net, min(slices_of(count), net.slices), rank, team,
+                                       desk.turn)
+        cdef Py_ssize_t q, l, lo, hi, room = net.capacity // slices.number
         cdef int decision
         cdef Layer *layer
-        # The slice that the next thread computes meanwhile: its gradient is wanted soon.
-        cdef Py_ssize_t others = part_of(slices, (rank + 1) % team, team) - own
-        for q in range(own, part_of(slices, rank + 1, team)):
-            lo = first + part_of(count, q, slices)
-            hi = first + part_of(count, q + 1, slices)
+        for q in range(slices.first, slices.last):
+            lo = first + part_of(count, q, slices.number)
+            hi = first + part_of(count, q + 1, slices.number)
             if net.turned:
-                self.turned_slice(desk, lo, hi, factor, turn + q)
+                self.turned_slice(desk, lo, hi, factor, &slices, q)
             else:
-                self.slice_of_rows(desk, lo, hi, first, room, factor, turn + q,
-                                   turn + q + others if team > 1 else -1)
+                self.slice_of_rows(desk, lo, hi, first, room, factor, &slices, q)
         self.wait(desk, rank, team)
         decision = self.decided(desk, team)
         if decision != DONE:
             return decision
         if rank == 0:
             self.add_penalties(desk)
-            for q in range(slices):
-                self.ledger.cost_sum += self.slice_costs[(turn + q) * SLICE_COSTS]
+            for q in range(slices.number):
+                self.ledger.cost_sum += self.cost_of_slice(&slices, q)[0]
             self.finish_step(desk, weight, u.penalised)
         if rank == 0 or net.optimizer != NO_UPDATE:
             for l in range(net.n_layers):
                 layer = &desk.layers[l]
-                add_slices(net, desk, layer, layer.gradient + turn * layer.size, slices, u,
-                           self.penalties_of(desk, l))
-                renew_transposed(net, layer, 0, layer.rows, 0, panels_of(layer.vectors))
+                add_slices(net, desk, layer, &slices, u, self.penalties_of(desk, l))
+                renew_transposed(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), False)
         desk.turn ^= 1
         self.book(desk, UPDATE)
         return DONE

@@ -40,6 +40,7 @@ cdef struct Stage:
     Py_ssize_t first_row       # the place of its first row in the mini-batch
     bint first, last           # whether it is the mini-batch's first chunk, or last
     bint weighted
+    bint handing               # whether copies for others go past the caches: crossing.pxi
     double factor              # of the slopes
     Update update
     real *penalties            # of this step
@@ -50,6 +51,12 @@ cdef struct Grid:
     # the blocks of the group.
     Py_ssize_t first_panel, panels, blocks, group
     Py_ssize_t first_block     # with which it begins; after the last comes block 0
+
+
+cdef Py_ssize_t draft_numbers(const Net *net) noexcept nogil:
+    """Numbers of the largest block that a thread hands over."""
+    return max(TASK_EXAMPLES * net.input_stride,
+               max(MR * net.capacity, TASK_ROWS * WIDEST * LANES))
 
 
 cdef struct Cell:
@@ -135,7 +142,10 @@ cdef void gather_task(const Net *net, const Desk *desk, Data data, const Stage *
     cdef const Layer *last = &desk.layers[net.n_layers - 1]
     cdef Py_ssize_t count = blocks_of(stage.rows, TASK_EXAMPLES)
     cdef Py_ssize_t lo = part_of(stage.rows, task, count), hi = part_of(stage.rows, task + 1, count)
-    data.gather(stage.chunk, lo, hi - lo, desk.input + lo * net.input_stride, net.input_stride)
+    cdef real *rows = desk.input + lo * net.input_stride
+    data.gather(stage.chunk, lo, hi - lo, desk.draft if stage.handing else rows, net.input_stride)
+    if stage.handing:
+        hand_over((hi - lo) * net.input_stride // LANES, desk.draft, rows)
     gather_targets(data, desk, last, lo, hi, stage.chunk)
 
 
@@ -162,6 +172,20 @@ cdef Region wanted_next(const Layer *layer, const Stage *stage, Rows read, Grid 
     return region
 
 
+cdef void pack_slopes(const Net *net, const Desk *desk, const Stage *stage, const Layer *layer,
+                      Py_ssize_t panel, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+    """dZ of one panel and rows lo to hi as the weight gradient reads it, where that is packed."""
+    cdef Py_ssize_t v = vector_of_panel(layer.vectors, panel)
+    cdef Py_ssize_t nv = vector_of_panel(layer.vectors, panel + 1) - v
+    cdef Py_ssize_t at = (v * net.capacity + lo * nv) * LANES
+    if layer.d_panels == NULL:
+        return
+    pack(lo, hi, layer.n_out, panel, panel + 1, layer.d, layer.stride,
+         desk.draft - at if stage.handing else layer.d_panels, net.capacity)
+    if stage.handing:
+        hand_over((hi - lo) * nv, desk.draft, layer.d_panels + at)
+
+
 cdef void layer_task(const Net *net, const Desk *desk, const Stage *stage, Py_ssize_t owner,
                      Py_ssize_t team, Py_ssize_t task) noexcept nogil:
     """One panel of A_l, or of dZ_{l-1}, for a block of rows; or a block of A_{l-1}^T, packed."""
@@ -180,7 +204,7 @@ cdef void layer_task(const Net *net, const Desk *desk, const Stage *stage, Py_ss
         task -= grid.panels * grid.blocks
         lo = (part_of(sliver_blocks(layer, stage.rows), owner, team) + task) * TASK_UNITS
         pack_slivers(layer, lo, min(lo + TASK_UNITS, layer.rows), stage.rows, read.at, read.stride,
-                     net.capacity)
+                     net.capacity, desk.draft if stage.handing else NULL)
         return
     wanted = wanted_next(layer, stage, read, grid, task)
     cell = cell_of(grid, task)
@@ -196,6 +220,7 @@ cdef void layer_task(const Net *net, const Desk *desk, const Stage *stage, Py_ss
             times_transposed(net, layer, own, hi - lo, layer.d + lo * layer.stride,
                              result.d + lo * result.stride, result.stride, wanted)
         slopes_below(net, desk, stage.l, own, lo, hi, stage.first_row)
+        pack_slopes(net, desk, stage, result, cell.panel, lo, hi)
         return
     if uses_matrix_unit(layer):
         matrix_forward(desk.matrix_unit, layer, cell.panel, cell.block, hi - lo,
@@ -212,10 +237,10 @@ cdef void cost_task(const Net *net, const Desk *desk, const Stage *stage,
     cdef const Layer *last = &desk.layers[net.n_layers - 1]
     cdef Py_ssize_t count = blocks_of(stage.rows, TASK_EXAMPLES)
     cdef Py_ssize_t lo = part_of(stage.rows, task, count), hi = part_of(stage.rows, task + 1, count)
+    cdef Py_ssize_t p
     compare(net, desk, stage.weighted, lo, hi, stage.factor)
-    if last.d_panels != NULL:
-        pack(lo, hi, last.n_out, 0, panels_of(last.vectors), last.d, last.stride, last.d_panels,
-             net.capacity)
+    for p in range(panels_of(last.vectors)):
+        pack_slopes(net, desk, stage, last, p, lo, hi)
 
 
 cdef void update_task(const Net *net, const Desk *desk, const Stage *stage, Py_ssize_t owner,
@@ -245,7 +270,7 @@ cdef void update_task(const Net *net, const Desk *desk, const Stage *stage, Py_s
                    rows_read_by(net, desk, l), layer.gradient, stage.first, stage.last,
                    &stage.update, penalties)
     if stage.last and l > 0:
-        renew_transposed(net, layer, lo, hi, cell.panel, cell.panel + 1)
+        renew_transposed(net, layer, lo, hi, cell.panel, cell.panel + 1, stage.handing)
 
 
 cdef void do_task(const Net *net, const Desk *desk, Data data, const Stage *stage, Py_ssize_t owner,

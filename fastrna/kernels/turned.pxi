@@ -133,7 +133,7 @@ cdef inline void turn(const real **rows,     # IN  (LANES, width)
             blocks[i] = load_blocks(rows[i] + j, rows[(i + BLOCK_LANES) % LANES] + j,
                                     rows[(i + 2 * BLOCK_LANES) % LANES] + j,
                                     rows[(i + 3 * BLOCK_LANES) % LANES] + j)
-        weave_and_store(blocks, width - j, across + j * stride, stride)
+        weave_and_store(False, blocks, width - j, across + j * stride, stride)
 
 
 cdef inline void turn_data(const bint targets, Data data, const long long *order,
@@ -158,11 +158,11 @@ cdef inline void turn_data(const bint targets, Data data, const long long *order
     for s from 0 <= s < count by LANES:
         n = min(LANES, count - s)
         if n == LANES and first + s <= whole:
-            transpose_block(<const real *>data.x + (first + s) * x_row, x_row, data.n_x, input + s,
-                            stride)
+            transpose_block(False, <const real *>data.x + (first + s) * x_row, x_row, data.n_x,
+                            input + s, stride)
             if targets:
-                transpose_block(data.y + (first + s) * data.n_y, data.n_y, data.n_y, target + s,
-                                stride)
+                transpose_block(False, data.y + (first + s) * data.n_y, data.n_y, data.n_y,
+                                target + s, stride)
             continue
         for i in range(LANES):
             x[i] = y[i] = spare

@@ -49,6 +49,7 @@ cdef class Workspace:
     cdef Desk *desks
     cdef place *places          # where the team meets
     cdef Py_ssize_t seats       # desks there are
+    cdef real *probes           # of the distance of the cores: crossing.pxi
     cdef bint input_gradient
     cdef Ledger *ledger
     cdef double *slice_costs    # (2, slices) in turn, SLICE_COSTS apart
@@ -102,6 +103,8 @@ cdef class Workspace:
         if net.sharing == BY_SLICES:
             net.slices = turned_slices(net, rows) if net.turned else slices_of(rows)
             capacity += net.slices  # slices may differ by a row
+        if net.sharing == BY_TASKS:  # rows of blocks that are packed begin where a vector may
+            capacity = vectors_of(capacity) * LANES
         net.capacity = capacity
         net.few_inputs = net.sharing == BY_UNITS and capacity * net.n_x < MANY_INPUTS
         net.alone = (net.sharing != BY_TASKS
@@ -117,7 +120,7 @@ cdef class Workspace:
             whole_gradient = net.optimizer == NO_UPDATE or rows > CHUNK_ROWS or (
                 sparse and l == 0)
             if net.sharing == BY_SLICES:
-                layer.gradient = self.block(layer.size * 2 * net.slices)
+                layer.gradient = self.block(layer.size * net.slices)
             elif whole_gradient:
                 layer.gradient = self.block(layer.size)
             if (l > 0 or input_gradient) and not layer.by_matrix_unit:
@@ -182,6 +185,8 @@ cdef class Workspace:
                 desk.layers = <Layer *>self.block(net.n_layers * sizeof(Layer) // sizeof(real))
             memcpy(desk.layers, self.layers, net.n_layers * sizeof(Layer))
             last = &desk.layers[net.n_layers - 1]
+            if net.sharing == BY_TASKS:
+                desk.draft = self.block(draft_numbers(net))
             desk.scratch = self.block(MOST_PARTS * JOIN_ROWS * WIDEST * LANES)
             if self.matrix_units:
                 self.set_matrix_unit(desk, rank > 0)
@@ -224,6 +229,15 @@ cdef class Workspace:
                         layer.second = self.block(layer.size)
                     if layer.transposed != NULL:
                         layer.transposed = self.block(layer.n_out * vectors_of(layer.n_in) * LANES)
+        self.probes = self.block(team * probe_numbers())
+        for l in range(net.n_layers if team > 1 and net.sharing == BY_SLICES else 0):
+            layer = &self.layers[l]
+            if layer.shared == NULL:
+                layer.shared = self.block(2 * net.slices * layer.size)
+            for rank in range(max(before, 1), team):
+                layer = &self.desks[rank].layers[l]
+                layer.shared = self.layers[l].shared
+                layer.gradient = self.block(layer.size * blocks_of(net.slices, 2))
         if team > 1 and net.sharing == BY_UNITS:
             for l in range(1, net.n_layers):
                 layer = &self.layers[l]
@@ -293,7 +307,7 @@ cdef class Workspace:
                  flat + layer.offset, layer.n_out, layer.weights, layer.rows)
             if self.net.transposing and layer.transposed != NULL:
                 transpose_rows(0, layer.n_in, 0, layer.vectors, layer.n_in, layer.n_out,
-                               layer.rows, layer.weights, layer.transposed)
+                               layer.rows, layer.weights, layer.transposed, False)
 
     cdef void copy_own(self, const Desk *owner, const Desk *source,
                        const Desk *target) noexcept nogil:
@@ -312,7 +326,8 @@ cdef class Workspace:
                 lo, hi = below.first_unit, below.last_unit + below.last
                 first_panel, last_panel = 0, panels_of(layer.vectors)
             copy_block(&source.layers[l], &target.layers[l], lo, hi, first_panel, last_panel)
-            renew_transposed(&self.net, &target.layers[l], lo, hi, first_panel, last_panel)
+            renew_transposed(&self.net, &target.layers[l], lo, hi, first_panel, last_panel,
+                             False)
 
     cdef bint save(self, real *flat) noexcept nogil:
         """The packed weights into the flat parameters, unless one is not finite."""
