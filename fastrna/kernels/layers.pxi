@@ -54,7 +54,6 @@ cdef struct Layer:
     real *velocity             # likewise; Adam's first moment
     real *second               # likewise; Adam's second moment
     real *gradient             # likewise, where a whole one is needed; of slices, each desk's own
-    real *shared               # (2, slices, size) in turn: the gradients that all desks read
     real *transposed           # W^T (n_out, vectors of n_in) in panels
     real *sums                 # (turns, seats, capacity, stride) each thread's share of A W
     real *z                    # (capacity, stride) pre-activations; a itself where g' needs no z
@@ -65,6 +64,7 @@ cdef struct Layer:
     real *slivers              # (rows, capacity) A_{l-1}^T tile by tile, likewise
     real *cells                # of A_{l-1}^T, for the matrix unit: each desk's own
     Py_ssize_t cells_phase     # in which they were split
+    real *shared               # (2, slices, size) in turn: the gradients that all desks read
 
 
 cdef struct Net:
@@ -115,8 +115,8 @@ cdef struct Desk:
     real *penalties            # (2, sums, LANES) sums of the panels' penalties, in turn
     Turned turned              # the blocks of a slice, where slices are turned
     MatrixUnit *matrix_unit    # or NULL
-    real *draft                # what is handed over when it is whole: tasks.pxi
     real *scratch              # (MOST_PARTS, JOIN_ROWS, WIDEST vectors) shares of a tile's sums
+    real *draft                # what is handed over when it is whole: tasks.pxi
     char apart[2 * CACHE_LINE]  # no line holds two desks
 
 

@@ -574,6 +574,8 @@ cdef void transpose_rows(Py_ssize_t first, Py_ssize_t last, Py_ssize_t first_vec
                     for o in range(columns):
                         transposed[target.offset + (v * LANES + o) * target.row + i - u * LANES] = (
                             packed[source.offset + i * source.row + o])
+    if past_caches:
+        settle()
 
 
 cdef inline vec dot(Py_ssize_t nv, const real *a, const real *b, vec so_far) noexcept nogil:

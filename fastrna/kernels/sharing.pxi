@@ -128,6 +128,18 @@ cdef Py_ssize_t most_useful(const Net *net, const Layer *layers, Py_ssize_t team
     return min(team, net.slices if net.sharing == BY_SLICES else most_parts(net, layers))
 
 
+cdef Py_ssize_t draft_numbers(const Net *net, const Layer *layers) noexcept nogil:
+    """Numbers in the largest block that a thread makes for itself and hands over, but for slices:
+    the inputs of a task, a sliver or a panel of slopes; or its share of a layer's sums."""
+    cdef Py_ssize_t l, most = 0
+    if net.sharing == BY_TASKS:
+        return max(max(TASK_EXAMPLES * net.input_stride, MR * net.capacity),
+                   TASK_ROWS * WIDEST * LANES)
+    for l in range(1, net.n_layers if net.sharing == BY_UNITS else 0):
+        most = max(most, net.capacity * layers[l].stride)
+    return most
+
+
 cdef double largest_share(const Net *net, const Layer *layers, Py_ssize_t team) noexcept nogil:
     """The part of a step's work that the busiest of a team has."""
     cdef Py_ssize_t l, rank, largest = 1, parts = most_parts(net, layers)

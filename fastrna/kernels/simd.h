@@ -143,8 +143,8 @@ SIMD void store(number *p, vec v) { *(vec_anywhere *)p = v; }
 SIMD vec load(const number *p) { return *p; }
 SIMD void store(number *p, vec v) { *p = v; }
 #endif
-/* A store to memory, past the caches, of a whole vector that is aligned: other threads see it once this
- * one has called `settle` and then met them. And a wait until all stores are done. */
+/* A store to memory, past the caches, of a whole vector, aligned: what comes after `settle` comes after
+ * it for other threads too. And a wait until all stores are done. */
 #if defined(INTRINSIC)
 SIMD void store_past_caches(number *p, vec v) { INTRINSIC(stream)(p, v); }
 SIMD void settle(void) { _mm_sfence(); }

@@ -81,10 +81,8 @@ cdef class Steps(Workspace):
 
     @cython.final
     cdef inline void wait(self, const Desk *desk, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
-        """Until the whole team is here, and sees what each has stored."""
+        """Until the whole team is here."""
         if team > 1:
-            if self.net.past_caches:
-                settle()
             arrive(&self.places[rank])
             self.wait_for_others(desk, rank, team)
 
@@ -125,6 +123,9 @@ cdef class Steps(Workspace):
         cdef Net *net = &self.net
         cdef Py_ssize_t l
         cdef Layer *layer
+        cdef real *share
+        # Of a few rows, a line or two cross, which come from memory later than from the other core.
+        cdef bint handing = self.net.past_caches and hi > FEW_ROWS
         first_layer(net, desk, self.data, lo, hi, chunk)
         for l in range(1, net.n_layers):
             layer = &desk.layers[l]
@@ -134,8 +135,11 @@ cdef class Steps(Workspace):
                                  (layer - 1).h + lo * (layer - 1).stride,
                                  layer.z + lo * layer.stride)
                 continue
+            share = self.sums_of(desk, layer) + desk.rank * net.capacity * layer.stride
             product_of_parts(desk, layer - 1, layer, hi, (layer - 1).h,
-                             self.sums_of(desk, layer) + desk.rank * net.capacity * layer.stride)
+                             desk.draft if handing else share)
+            if handing:
+                hand_over(hi * layer.stride // LANES, desk.draft, share)
             self.book(desk, FORWARD)
             self.wait(desk, desk.rank, desk.team)
             if l < net.n_layers - 1:

@@ -53,12 +53,6 @@ cdef struct Grid:
     Py_ssize_t first_block     # with which it begins; after the last comes block 0
 
 
-cdef Py_ssize_t draft_numbers(const Net *net) noexcept nogil:
-    """Numbers of the largest block that a thread hands over."""
-    return max(TASK_EXAMPLES * net.input_stride,
-               max(MR * net.capacity, TASK_ROWS * WIDEST * LANES))
-
-
 cdef struct Cell:
     Py_ssize_t panel, block
 

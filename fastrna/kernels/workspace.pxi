@@ -185,8 +185,7 @@ cdef class Workspace:
                 desk.layers = <Layer *>self.block(net.n_layers * sizeof(Layer) // sizeof(real))
             memcpy(desk.layers, self.layers, net.n_layers * sizeof(Layer))
             last = &desk.layers[net.n_layers - 1]
-            if net.sharing == BY_TASKS:
-                desk.draft = self.block(draft_numbers(net))
+            desk.draft = self.block(draft_numbers(net, self.layers))
             desk.scratch = self.block(MOST_PARTS * JOIN_ROWS * WIDEST * LANES)
             if self.matrix_units:
                 self.set_matrix_unit(desk, rank > 0)
