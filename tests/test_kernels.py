@@ -457,3 +457,4 @@ def test_log_loss_of_a_confident_and_right_output_keeps_its_digits(kernels, dtyp
 def test_what_the_machine_can_do_is_measured(kernels, n_threads):
     assert 0 < kernels.fma_peak(1e-9, n_threads) < 1e15
     assert 0 < kernels.meeting_seconds(n_threads, 10) < 1
+    assert 0 < kernels.rewriting_seconds(n_threads) < 1

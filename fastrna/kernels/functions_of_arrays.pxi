@@ -374,17 +374,36 @@ cdef double meet(place *places, Py_ssize_t rank, Py_ssize_t team,
     return seconds_now() - start
 
 
+cdef size_t aligned(cnp.ndarray memory, size_t bytes):
+    """The first address in an array that is a multiple of so many bytes."""
+    return (<size_t>cnp.PyArray_DATA(memory) + bytes - 1) // bytes * bytes
+
+
 def meeting_seconds(int n_threads=2, Py_ssize_t meetings=10000):
     """Seconds that a team takes to meet once, on average: the longer, the farther apart its cores
     are, which on a virtual machine may change."""
     cdef Py_ssize_t rank
-    cdef size_t address
-    memory = np.zeros((n_threads + 1) * sizeof(place), np.uint8)
     took = np.zeros(n_threads)
+    memory = np.zeros((n_threads + 1) * sizeof(place), np.uint8)
     cdef double *seconds = <double *>cnp.PyArray_DATA(took)
-    address = <size_t>cnp.PyArray_DATA(memory)
-    cdef place *places = <place *>((address + sizeof(place) - 1) // sizeof(place) * sizeof(place))
+    cdef place *places = <place *>aligned(memory, sizeof(place))
     with nogil, parallel(num_threads=n_threads):
         rank = threadid()
         seconds[rank] = meet(places, rank, team_size(), meetings)
     return took[0] / meetings
+
+
+def rewriting_seconds(int n_threads=2):
+    """Seconds that a thread of a team takes to write a line of memory that another has read, on
+    average of some hundred: see crossing.pxi."""
+    cdef Py_ssize_t rank
+    took = np.zeros(n_threads)
+    memory = np.zeros((n_threads + 1) * sizeof(place), np.uint8)
+    probes = np.zeros(n_threads * probe_numbers() * sizeof(real) + CACHE_LINE, np.uint8)
+    cdef double *seconds = <double *>cnp.PyArray_DATA(took)
+    cdef place *places = <place *>aligned(memory, sizeof(place))
+    cdef real *lines = <real *>aligned(probes, CACHE_LINE)
+    with nogil, parallel(num_threads=n_threads):
+        rank = threadid()
+        seconds[rank] = line_seconds(places, rank, team_size(), lines)
+    return took[0]
