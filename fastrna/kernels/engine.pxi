@@ -105,7 +105,7 @@ cdef class Engine(Steps):
 
     cdef void begin_epoch(self) noexcept nogil:
         self.clock = seconds_now()
-        self.looking = self.clock - self.looked > LOOK_SECONDS
+        self.looking = STORES_PAST_CACHES and self.clock - self.looked > LOOK_SECONDS
         self.ledger.cost_sum = self.ledger.weight_sum = self.ledger.pending_weight = 0
         if self.generator != NULL:
             shuffle(self.generator, self.count, <long long *>self.order)

@@ -18,6 +18,7 @@ cdef extern from "simd.h" nogil:
     vec splat(real x)
     vec load(const real *p)
     void store(real *p, vec v)
+    enum: STORES_PAST_CACHES
     void store_past_caches(real *p, vec v)
     void settle()
     void wait_for_stores()

@@ -146,10 +146,12 @@ SIMD void store(number *p, vec v) { *p = v; }
 /* A store to memory, past the caches, of a whole vector, aligned: what comes after `settle` comes after
  * it for other threads too. And a wait until all stores are done. */
 #if defined(INTRINSIC)
+enum { STORES_PAST_CACHES = 1 };
 SIMD void store_past_caches(number *p, vec v) { INTRINSIC(stream)(p, v); }
 SIMD void settle(void) { _mm_sfence(); }
 SIMD void wait_for_stores(void) { _mm_mfence(); }
 #else
+enum { STORES_PAST_CACHES = 0 };  /* where they are only stores, nobody gains by them */
 SIMD void store_past_caches(number *p, vec v) { store(p, v); }
 SIMD void settle(void) {}
 #if defined(__GNUC__)
