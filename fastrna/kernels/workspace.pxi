@@ -228,7 +228,8 @@ cdef class Workspace:
                         layer.second = self.block(layer.size)
                     if layer.transposed != NULL:
                         layer.transposed = self.block(layer.n_out * vectors_of(layer.n_in) * LANES)
-        self.probes = self.block(team * probe_numbers())
+        if team > 1:
+            self.probes = self.block(team * probe_numbers())
         for l in range(net.n_layers if team > 1 and net.sharing == BY_SLICES else 0):
             layer = &self.layers[l]
             if layer.shared == NULL:
