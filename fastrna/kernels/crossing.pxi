@@ -1,4 +1,4 @@
-# What one thread writes for the others of its team to read, and how long they keep it from that.
+# What one thread writes for others of its team to read: through the caches, or past them.
 #
 # Design: a line of memory that another core has read cannot be written again before that core has
 # given it up. Between cores that share a cache this takes little; between those that do not (other
@@ -10,8 +10,9 @@
 # anyway, is made in memory of the thread's own and stored past the caches: gradients of slices,
 # shares of sums, and in tasks the inputs, the operands of weight gradients and W^T. The results are
 # the same bit for bit.
-# Rejected: always past the caches (near by, 784-512-512-10 took 1.02 and 512-256-256-256-10 1.04
-# times as long), to ask for the lines, to be written, beforehand (they take as long).
+# Rejected: always past the caches (near by 784-512-512-10 takes 1.03 and 512-256-256-256-10 1.06
+# times as long: bench/crossing.py), to ask for the lines, to be written, beforehand (they take as
+# long), shares of a batch of a few rows past the caches (64-100-10, far apart: 1.10 times as long).
 
 cdef enum:
     PROBED_LINES = 256
