@@ -28,7 +28,6 @@ from workers import seconds_per_call, statement
 
 import fastrna
 
-FAR_LINE = 1.2e-8  # seconds: the library's own limit, FAR_LINE_SECONDS in crossing.pxi
 NETS = [
     cases.Case((8, 64, 64, 1), "tanh", "identity", 5000, 128),
     cases.Case((16, 64, 64, 4), "sigmoid", "softmax", 5000, 64),
@@ -57,13 +56,14 @@ def measure(case: cases.Case, seconds: float) -> dict[str, list]:
     """Time rounds of one network, by distance: (meeting, line, within, past the caches)."""
     ways = [timed(case, past_caches) for past_caches in (False, True)]
     rounds: dict[str, list] = {"near": [], "far": []}
+    limit = fastrna.kernels.load("float32").FAR_LINE
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         before = distance()
         took = [seconds_per_call(way, 0.05) for way in ways]
         after = distance()
-        if (before[1] > FAR_LINE) == (after[1] > FAR_LINE):
-            rounds["far" if before[1] > FAR_LINE else "near"].append((*before, *took))
+        if (before[1] > limit) == (after[1] > limit):
+            rounds["far" if before[1] > limit else "near"].append((*before, *took))
     return rounds
 
 
@@ -74,6 +74,8 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=60, help="for all networks together")
     options = parser.parse_args()
+    if not options.seconds > 0:
+        parser.error(f"--seconds is {options.seconds}; expected a positive number.")
     print("ms an epoch on two threads, medians of so many rounds")
     print(
         f"{'net, examples, batch':36}{'':6}{'rounds':>7}{'meeting':>9}{'line':>9}"

@@ -394,6 +394,14 @@ cdef inline real *slice_gradient(const Net *net, const Layer *layer, const Slice
     return shared_gradient(net, layer, slices, q)
 
 
+cdef inline void finish_slice(const Net *net, const Layer *layer, const Slices *slices,
+                              Py_ssize_t q) noexcept nogil:
+    """The gradient of an own slice for the others, where they do not find it in its place."""
+    if slices.handed:
+        hand_over(layer.size // LANES, slice_gradient(net, layer, slices, q),
+                  shared_gradient(net, layer, slices, q))
+
+
 cdef void add_slight_slices(const Net *net, const Layer *layer, const Slices *slices,
                             const Update *u,
                             real *penalties  # OUT (LANES,)
@@ -442,9 +450,9 @@ cdef void add_slices(const Net *net, const Desk *desk, const Layer *layer,
             # Other cores wrote most of it: ask for all its lines at once.
             for q in range(slices.number):
                 parts[q] = slice_gradient(net, layer, slices, q) + at + i * width
-                for j from 0 <= j < (n * width if slices.number > 1 else 0) by (
-                        CACHE_LINE // <Py_ssize_t>sizeof(real)):
-                    prefetch(parts[q] + j)
+                if slices.number > 1:
+                    for j from 0 <= j < n * width by CACHE_LINE // <Py_ssize_t>sizeof(real):
+                        prefetch(parts[q] + j)
             total = parts[0]
             for q in range(1, slices.number):
                 for j from 0 <= j < n * width by LANES:

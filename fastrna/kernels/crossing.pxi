@@ -25,6 +25,8 @@ cdef extern from *:
     """
     const double LOOK_SECONDS, FAR_LINE_SECONDS
 
+FAR_LINE = FAR_LINE_SECONDS  # for Python
+
 
 cdef void hand_over(Py_ssize_t vectors,
                     const real *own,  # IN  (vectors,)

@@ -29,6 +29,7 @@ DEFAULT_PARAMETERS: dict[str, float]
 DTYPE: np.dtype[Any]
 VECTOR_LANES: int
 MOST_ROWS: int
+FAR_LINE: float  # seconds to write a line another thread has read: far apart from here on
 
 # -- the kernels on arrays: m examples, n_in and n_out units ------------------------------------
 

@@ -116,7 +116,7 @@ cdef struct Desk:
     Turned turned              # the blocks of a slice, where slices are turned
     MatrixUnit *matrix_unit    # or NULL
     real *scratch              # (MOST_PARTS, JOIN_ROWS, WIDEST vectors) shares of a tile's sums
-    real *draft                # what is handed over when it is whole: tasks.pxi
+    real *draft                # what is handed over when it is whole: crossing.pxi
     char apart[2 * CACHE_LINE]  # no line holds two desks
 
 

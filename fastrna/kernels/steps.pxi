@@ -383,9 +383,8 @@ cdef class Steps(Workspace):
                 gradient_tiles(net, layer, 0, layer.rows, 0, panels_of(layer.vectors), 0, n,
                                rows_read_by(net, desk, l), slice_gradient(net, layer, slices, q),
                                c == 0, False, NULL, NULL)
-                if slices.handed and c == chunks.number - 1:
-                    hand_over(layer.size // LANES, slice_gradient(net, layer, slices, q),
-                              shared_gradient(net, layer, slices, q))
+                if c == chunks.number - 1:
+                    finish_slice(net, layer, slices, q)
                 self.book(desk, UPDATE)
                 if l > 0:
                     wanted = nowhere()
@@ -427,9 +426,7 @@ cdef class Steps(Workspace):
         for l in range(turned.n_layers):
             layer = &desk.layers[l]
             spread(turned, l, slice_gradient(&self.net, layer, slices, q))
-            if slices.handed:
-                hand_over(layer.size // LANES, slice_gradient(&self.net, layer, slices, q),
-                          shared_gradient(&self.net, layer, slices, q))
+            finish_slice(&self.net, layer, slices, q)
 
     @cython.final
     cdef int sliced_step(self, Desk *desk, Py_ssize_t rank, Py_ssize_t team, Py_ssize_t first,
