@@ -255,23 +255,13 @@ cdef class Data:
         else:
             copy_row(self.y + i * n, n, i < self.whole_y, self.y + i * n, t)
 
-    cdef inline const real *inputs_of(self, Py_ssize_t i, real *spare) noexcept nogil:
-        """Row i of X, where whole vectors of it can be read: in place, or in `spare`."""
+    cdef inline void copy_input(self, Py_ssize_t i, real *a) noexcept nogil:
+        """One row of X."""
         cdef const char *x = self.x + i * self.row_bytes
-        if i < self.whole_x:
-            return <const real *>x
         if self.plain:
-            memcpy(spare, x, self.n_x * sizeof(real))
+            copy_row(<const real *>x, self.n_x, i < self.whole_x, <const real *>x, a)
         else:
-            self.convert(x, spare)
-        return spare
-
-    cdef inline const real *targets_of(self, Py_ssize_t i, real *spare) noexcept nogil:
-        """Row i of y likewise."""
-        if i < self.whole_y:
-            return self.y + i * self.n_y
-        self.copy_target(i, spare)
-        return spare
+            self.convert(x, a)
 
 
 cdef inline bint is_matrix(array, Py_ssize_t width):

@@ -11,6 +11,7 @@ cdef extern from "simd.h" nogil:
     ctypedef real vec
     enum: LANES
     enum: MR
+    enum: TALL
     enum: NV
     enum: WIDEST
     enum: CACHE_LINE

@@ -187,30 +187,37 @@ cdef class Predictor:
 
     cdef const real *through_turned(self, Data data, Py_ssize_t first, Py_ssize_t rows,
                                     bint doubted, real *one, real *other,
-                                    real *spare) noexcept nogil:
+                                    real *gathered) noexcept nogil:
         """`through` with an example a lane (turned.pxi): to the same bits, and a single output of
         all rows side by side."""
-        cdef Py_ssize_t l, o, v, n_out, stride = TURNED_STRIDE, vectors = vectors_of(rows)
+        cdef Py_ssize_t l, o, v, n_out, stride = TURNED_STRIDE, vectors = vectors_of(rows), turned
         cdef const Layer *layer
         cdef const real *w
         cdef const real *bias
         cdef vec b
         cdef real *a = other
         cdef real *z = one
-        turn_inputs(data, first, rows, spare, a, stride)
+        cdef Examples examples = examples_of(data, NULL, first, rows, gathered, self.input_stride)
         for l in range(self.n_layers):
             layer = &self.layers[l]
             w = self.flat + layer.offset
+            n_out = layer.n_out
+            turned = 0
+            if l == 0:
+                turned = n_out if n_out <= MOST_TURNING else TURNING_UNITS
+                turning_product(layer.n_in, turned, vectors, &examples, w, n_out, z,
+                                layer.n_in if turned == n_out else 0, a, stride)
             # From the bias on: as the last step of the depth, it would give other bits than rows of
             # units do. (For training it does: filling z first takes forward 1.15 times as long.)
-            n_out = layer.n_out
             bias = w + layer.n_in * n_out
-            for o in range(n_out):
+            for o in range(turned, n_out):
                 b = splat(bias[o])
                 for v in range(vectors):
                     store(z + o * stride + v * LANES, b)
-            product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in, w, 1, layer.n_out, a,
-                    stride, layer.n_in, 0, FROM_C, False, z, stride, nowhere())
+            if turned < n_out:
+                product(n_out - turned, vectors, 0, panels_of(vectors), layer.n_in, w + turned, 1,
+                        n_out, a, stride, layer.n_in, 0, FROM_C, False, z + turned * stride, stride,
+                        nowhere())
             if doubted and l == 0 and sum_of(times_zero(vectors, z, LANES)) != 0:
                 return NULL
             if layer.activation != SOFTMAX:
@@ -377,9 +384,9 @@ cdef class Predictor:
 
     cdef Py_ssize_t scratch_numbers(self, Data data) noexcept nogil:
         """Numbers of scratch a thread needs: two blocks to pass between, one of inputs."""
-        cdef Py_ssize_t inputs = spares_of(self.n_x, self.n_y) if self.turned else 0
-        if not (data.is_sparse or data.plain):
-            inputs = max(inputs, BLOCK_ROWS * self.input_stride)
+        cdef Py_ssize_t inputs = 0
+        if self.turned or not (data.is_sparse or data.plain):
+            inputs = BLOCK_ROWS * self.input_stride
         return 2 * self.block_numbers() + inputs + self.cell_scratch(data)
 
     def predict(self, Data data not None, cnp.ndarray out not None, int n_threads=1):

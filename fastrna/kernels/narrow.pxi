@@ -53,12 +53,12 @@ cdef class NarrowGradient:
         while first < data.m:
             rows = min(turned.rows, data.m - first)
             vectors = vectors_of(rows)
-            turn_examples(turned, data, NULL, first, rows)
+            take_examples(turned, data, NULL, first, rows)
             forward_turned(turned, vectors)
             cost += compare_turned(turned, rows, data.weights != NULL,
                                    1 / data.total_weight)
             for l in range(turned.n_layers - 1 if gradient != NULL else -1, -1, -1):
-                add_gradient(turned, l, vectors, first > 0, gradient)
+                add_gradient(turned, l, rows, first > 0, gradient)
                 if l > 0:
                     backward_turned(turned, l, vectors)
             first += rows

@@ -24,6 +24,7 @@ cdef enum:
     DEPTH_BLOCK = 1024     # depth of a panel that stays in L2 with the rows of A beside it
     FAR_BYTES = 1 << 19    # of a matrix that finds itself thrown out of L2 from use to use
     ROW_VECTORS = 8        # sums of one row at a time: as many as multiply-adds are under way
+    FEW_VECTORS = 2        # with so many or fewer a tile has TALL rows
 
 
 cdef enum Fetch:
@@ -81,13 +82,14 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
     A are reached from two pointers by one stride, as GCC else keeps a multiple of the stride for
     each row, more than there are registers.
     """
-    cdef vec sums[MR][WIDEST]
+    cdef vec sums[TALL][WIDEST]
     cdef vec row[WIDEST]
     cdef vec x
     cdef int i, j
     cdef Py_ssize_t t, k
     cdef const real *a_k
     cdef const real *a_high
+    cdef const real *a_top
     cdef const real *b_k
     for t in range(count):
         for i in range(mr):
@@ -95,6 +97,7 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
                 sums[i][j] = load(start + i * start_row + j * LANES)
         a_k = a
         a_high = a + 3 * a_row
+        a_top = a + 6 * a_row
         b_k = b
         for k in range(depth):
             for j in range(nv):
@@ -110,11 +113,13 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
             if fetch:
                 ahead.one += ahead.step
             for i in range(mr):
-                x = splat(a_k[i * a_row] if i < 3 else a_high[(i - 3) * a_row])
+                x = splat(a_k[i * a_row] if i < 3 else a_high[(i - 3) * a_row] if i < 6
+                          else a_top[(i - 6) * a_row])
                 for j in range(nv):
                     sums[i][j] = sums[i][j] + x * row[j]
             a_k += a_depth
             a_high += a_depth
+            a_top += a_depth
             b_k += b_depth
         if more:
             for i in range(mr):
@@ -134,7 +139,13 @@ cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead a
                                   const real *b, Py_ssize_t b_depth, const real *start,
                                   Py_ssize_t start_row, bint more, real *c,
                                   Py_ssize_t c_row) noexcept nogil:
-    if nv <= NV and MR >= 6 and mr == 6:
+    if nv <= FEW_VECTORS and TALL >= 8 and mr == 8:
+        tiles(8, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+              start_row, more, c, c_row)
+    elif nv <= FEW_VECTORS and TALL >= 8 and mr == 7:
+        tiles(7, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+              start_row, more, c, c_row)
+    elif nv <= NV and MR >= 6 and mr == 6:
         tiles(6, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
               start_row, more, c, c_row)
     elif nv <= NV and MR >= 5 and mr == 5:
@@ -255,7 +266,7 @@ cdef inline Parts panels_in(Py_ssize_t vectors) noexcept nogil:
 
 cdef inline Py_ssize_t tile_rows(Py_ssize_t nv) noexcept nogil:
     """Rows of a tile of so many vectors, at most."""
-    return MR if nv <= NV else MR * NV // nv
+    return TALL if nv <= FEW_VECTORS else MR if nv <= NV else MR * NV // nv
 
 
 cdef inline Py_ssize_t panels_of(Py_ssize_t vectors) noexcept nogil:

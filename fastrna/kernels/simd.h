@@ -63,23 +63,23 @@ enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
  * accumulators to keep the multiply-add units busy (100 columns with AVX2: 1.02 to 1.05). */
 #if !defined(__GNUC__)
 #define VECTOR_BYTES (FASTRNA_BITS / 8)
-enum { MR = 4, NV = 2, WIDEST = 2 };
+enum { MR = 4, NV = 2, WIDEST = 2, TALL = 4 };
 #elif defined(__AVX512F__)
 #define VECTOR_BYTES 64
-enum { MR = 6, NV = 4, WIDEST = 4 };
+enum { MR = 6, NV = 4, WIDEST = 4, TALL = 8 };
 #elif defined(__AVX2__)
 #define VECTOR_BYTES 32
 #if defined(__clang__) /* moves sums to memory where all registers are taken: 0.83 to 0.88 */
-enum { MR = 6, NV = 2, WIDEST = 2 };
+enum { MR = 6, NV = 2, WIDEST = 2, TALL = 6 };
 #else
-enum { MR = 6, NV = 2, WIDEST = 3 };
+enum { MR = 6, NV = 2, WIDEST = 3, TALL = 6 };
 #endif
 #elif defined(__aarch64__)
 #define VECTOR_BYTES 16
-enum { MR = 6, NV = 4, WIDEST = 4 };
+enum { MR = 6, NV = 4, WIDEST = 4, TALL = 8 };
 #else
 #define VECTOR_BYTES 16
-enum { MR = 4, NV = 2, WIDEST = 2 };
+enum { MR = 4, NV = 2, WIDEST = 2, TALL = 4 };
 #endif
 #define LANES (VECTOR_BYTES * 8 / FASTRNA_BITS)
 enum { CACHE_LINE = 64 };

@@ -410,14 +410,14 @@ cdef class Steps(Workspace):
             turned.layers[l].weights = desk.layers[l].weights
         for c in range(blocks.number):
             n = size_of(blocks, c)
-            turn_examples(turned, self.data, self.order, at, n)
+            take_examples(turned, self.data, self.order, at, n)
             self.book(desk, GATHER)
             forward_turned(turned, vectors_of(n))
             self.book(desk, FORWARD)
             cost[0] += compare_turned(turned, n, self.data.weights != NULL, factor)
             self.book(desk, COST)
             for l in range(turned.n_layers - 1, -1, -1):
-                add_gradient(turned, l, vectors_of(n), c > 0, turned.gradient)
+                add_gradient(turned, l, n, c > 0, turned.gradient)
                 self.book(desk, UPDATE)
                 if l > 0:
                     backward_turned(turned, l, vectors_of(n))

@@ -18,6 +18,7 @@ cdef enum:
     TURNED_ROWS = 256      # examples in a block, at most; its A and dZ stay in L1 and L2
     NARROW_WEIGHTS = 2048  # of a network whose every dot product is worth its sum across lanes
     WOVEN_BYTES = 16384    # of sums that are woven at once, about: they stay in L1
+    LANE_SUM = 12          # multiply-adds that take as long as to sum a vector's lanes, about
 
 
 cdef struct TurnedLayer:
@@ -37,22 +38,20 @@ cdef struct Turned:
     Py_ssize_t n_layers, n_x, n_y, n_parameters
     Py_ssize_t rows        # examples in a block
     Py_ssize_t stride      # of a row of the blocks
-    Py_ssize_t spares      # numbers of rows that are not read where they lie
+    Py_ssize_t gathered_row  # from an example that is gathered to the next
+    Py_ssize_t along       # inputs whose weights' gradients are from rows of X: the first ones
     int loss
     real loss_parameter
     TurnedLayer *layers
-    real *input            # (n_x + 1, stride) X^T, the last row ones
+    Examples examples      # X
+    real *gathered         # (stride, gathered_row) what of X is not read where it lies
+    real *input            # (n_x - along + 1, stride) X^T of the other inputs, and a row of ones
+    real *across           # (n_out, whole vectors of `along`) dW_1^T of those
     real *target           # (n_y, stride) y^T
     real *weights          # (stride,) of the examples
-    real *spare            # (spares,) those rows
     Py_ssize_t most_sums   # dot products that are woven at once, at most
     real *sums             # (most_sums, LANES) some of the gradient before its lanes are added up
     real *gradient         # (n_parameters,) all of it after
-
-
-cdef inline Py_ssize_t spares_of(Py_ssize_t n_x, Py_ssize_t n_y) noexcept nogil:
-    """Numbers of rows that are not read where they lie, and of one of zeros."""
-    return (2 * LANES + 1) * vectors_of(max(n_x, n_y)) * LANES
 
 
 cdef inline Py_ssize_t woven_rows(const TurnedLayer *layer) noexcept nogil:
@@ -69,7 +68,13 @@ cdef void describe(Turned *turned, TurnedLayer *layers, Py_ssize_t n_layers,
     turned.rows = min(rows, TURNED_ROWS)
     # Not a power of two apart.
     turned.stride = vectors_of(turned.rows) * LANES + CACHE_LINE // sizeof(real)
-    turned.spares = spares_of(turned.n_x, turned.n_y)
+    turned.gathered_row = block_stride(turned.n_x)
+    # A vector of inputs takes a multiply-add an example, an input one a vector of examples and the
+    # sum across its lanes.
+    turned.along = 0
+    while (turned.along < turned.n_x and turned.rows
+           < min(turned.n_x - turned.along, LANES) * (vectors_of(turned.rows) + LANE_SUM)):
+        turned.along = min(turned.along + LANES, turned.n_x)
     turned.n_parameters = turned.most_sums = 0
     for l in range(n_layers):
         layers[l].offset = turned.n_parameters
@@ -79,12 +84,22 @@ cdef void describe(Turned *turned, TurnedLayer *layers, Py_ssize_t n_layers,
     turned.most_sums = vectors_of(turned.most_sums) * LANES
 
 
+cdef inline Py_ssize_t inputs_kept(const Turned *turned) noexcept nogil:
+    """Rows of X^T that the weight gradient reads."""
+    return turned.n_x - turned.along
+
+
+cdef inline Py_ssize_t numbers_across(const Turned *turned) noexcept nogil:
+    """Numbers of dW_1^T."""
+    return turned.layers[0].n_out * vectors_of(turned.along) * LANES
+
+
 cdef Py_ssize_t numbers_of(const Turned *turned) noexcept nogil:
     """Numbers in all blocks."""
-    cdef Py_ssize_t l, rows = turned.n_x + 1 + turned.n_y + 1
+    cdef Py_ssize_t l, rows = turned.gathered_row + inputs_kept(turned) + 1 + turned.n_y + 1
     for l in range(turned.n_layers):
         rows += 3 * turned.layers[l].n_out + 1
-    return (rows * turned.stride + turned.spares + turned.most_sums * LANES
+    return (rows * turned.stride + numbers_across(turned) + turned.most_sums * LANES
             + turned.n_parameters + LANES)
 
 
@@ -100,8 +115,12 @@ cdef void lay_out(Turned *turned, real *at) noexcept nogil:
     """The blocks, one after the other, in zeros for so many numbers as they have."""
     cdef Py_ssize_t l, stride = turned.stride
     cdef TurnedLayer *layer
-    turned.input = rows_of_ones(turned.n_x + 1, stride, at)
-    at += (turned.n_x + 1) * stride
+    turned.gathered = at
+    at += turned.gathered_row * stride
+    turned.input = rows_of_ones(inputs_kept(turned) + 1, stride, at)
+    at += (inputs_kept(turned) + 1) * stride
+    turned.across = at
+    at += numbers_across(turned)
     for l in range(turned.n_layers):
         layer = &turned.layers[l]
         layer.a = layer.z = rows_of_ones(layer.n_out + 1, stride, at)
@@ -113,85 +132,47 @@ cdef void lay_out(Turned *turned, real *at) noexcept nogil:
         at += layer.n_out * stride
     turned.target = at
     turned.weights = turned.target + turned.n_y * stride
-    turned.spare = turned.weights + stride
-    turned.sums = turned.spare + turned.spares
+    turned.sums = turned.weights + stride
     turned.gradient = turned.sums + turned.most_sums * LANES
 
 
 # -- examples -------------------------------------------------------------------------------------
 
-cdef inline void turn(const real **rows,     # IN  (LANES, width)
-                      Py_ssize_t width,
-                      real *across,          # OUT (width, LANES), rows `stride` apart
-                      Py_ssize_t stride) noexcept nogil:
-    """`transpose_block` of rows, each wherever it lies."""
-    cdef vec blocks[BLOCK_LANES]
-    cdef Py_ssize_t j
-    cdef int i
-    for j from 0 <= j < width by BLOCK_LANES:
-        for i in range(BLOCK_LANES):
-            blocks[i] = load_blocks(rows[i] + j, rows[(i + BLOCK_LANES) % LANES] + j,
-                                    rows[(i + 2 * BLOCK_LANES) % LANES] + j,
-                                    rows[(i + 3 * BLOCK_LANES) % LANES] + j)
-        weave_and_store(False, blocks, width - j, across + j * stride, stride)
-
-
-cdef inline void turn_data(const bint targets, Data data, const long long *order,
-                           Py_ssize_t first, Py_ssize_t count, real *spare,
-                           real *input,           # OUT (n_x, count), rows `stride` apart
-                           real *target,          # OUT (n_y, count) likewise, if they are wanted
-                           Py_ssize_t stride) noexcept nogil:
-    """X^T and y^T of `count` examples from place `first` of the order (or of the data where that is
-    NULL); zeros for the rest of a vector of them: what an output makes of old numbers might be
-    infinite, and infinity times a slope of 0 is not 0. `spare` has room for a row of zeros and for
-    those that are not read where they lie."""
-    cdef Py_ssize_t s, n, k, x_row = data.row_bytes // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t width = vectors_of(max(data.n_x, data.n_y)) * LANES
-    cdef Py_ssize_t whole = -1
-    cdef int i
-    cdef const real *x[LANES]
-    cdef const real *y[LANES]
+cdef void turn_targets(const Turned *turned, Data data, const long long *order, Py_ssize_t first,
+                       Py_ssize_t count) noexcept nogil:
+    """y^T of `count` examples: whole vectors of them where they lie one after the other, else
+    number by number, of which most networks have few. Old ones past the last are finite."""
+    cdef Py_ssize_t s = 0, o, i, stride = turned.stride, n = turned.n_y
+    cdef real *target = turned.target
+    cdef const real *y = data.y + first * n
+    if data.classes != NULL:
+        for o from 0 <= o < n * stride by LANES:
+            store(target + o, splat(0))
+        for s in range(count):
+            i = order[first + s] if order != NULL else first + s
+            target[data.classes[i] * stride + s] = 1
+        return
+    if order == NULL and n == 1:
+        memcpy(target, y, count * sizeof(real))
+        return
     if order == NULL:
-        whole = (min(data.whole_x, data.whole_y) if targets else data.whole_x) - LANES
-    for k from 0 <= k < width by LANES:
-        store(spare + k, splat(0))
-    for s from 0 <= s < count by LANES:
-        n = min(LANES, count - s)
-        if n == LANES and first + s <= whole:
-            transpose_block(False, <const real *>data.x + (first + s) * x_row, x_row, data.n_x,
-                            input + s, stride)
-            if targets:
-                transpose_block(False, data.y + (first + s) * data.n_y, data.n_y, data.n_y,
-                                target + s, stride)
-            continue
-        for i in range(LANES):
-            x[i] = y[i] = spare
-            if i < n:
-                k = order[first + s + i] if order != NULL else first + s + i
-                x[i] = data.inputs_of(k, spare + (2 * i + 1) * width)
-                if targets:
-                    y[i] = data.targets_of(k, spare + (2 * i + 2) * width)
-        turn(x, data.n_x, input + s, stride)
-        if targets:
-            turn(y, data.n_y, target + s, stride)
+        while s + LANES <= min(count, data.whole_y - first):
+            transpose_block(False, y + s * n, n, n, target + s, stride)
+            s += LANES
+    for s in range(s, count):
+        y = data.y + n * (order[first + s] if order != NULL else first + s)
+        for o in range(n):
+            target[o * stride + s] = y[o]
 
 
-cdef void turn_inputs(Data data, Py_ssize_t first, Py_ssize_t count,
-                      real *spare,  # scratch, as `turn_data` says
-                      real *input,  # OUT (n_x, count) X^T, stride apart
-                      Py_ssize_t stride
-                      ) noexcept nogil:
-    turn_data(False, data, NULL, first, count, spare, input, NULL, stride)
-
-
-cdef void turn_examples(const Turned *turned, Data data,
+cdef void take_examples(Turned *turned, Data data,
                         const long long *order,  # IN  (first + count,), or NULL
                         Py_ssize_t first, Py_ssize_t count
                         ) noexcept nogil:
-    """X^T and y^T of `count` examples, and their weights."""
+    """X where it lies or gathered, y^T, and the weights of `count` examples."""
     cdef Py_ssize_t s
-    turn_data(True, data, order, first, count, turned.spare, turned.input, turned.target,
-              turned.stride)
+    turned.examples = examples_of(data, order, first, count, turned.gathered, turned.gathered_row)
+    turn_targets(turned, data, order, first, count)
     if data.weights != NULL:
         for s in range(count):
             turned.weights[s] = <real>data.weights[order[first + s] if order != NULL else first + s]
@@ -203,12 +184,16 @@ cdef void forward_turned(const Turned *turned, Py_ssize_t vectors) noexcept nogi
     """Z_l and A_l of all layers; softmax is left to `compare_turned`."""
     cdef Py_ssize_t l
     cdef const TurnedLayer *layer
-    cdef const real *a = turned.input
+    cdef const real *a = NULL
     for l in range(turned.n_layers):
         layer = &turned.layers[l]
-        product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1, layer.weights, 1,
-                layer.row, a, turned.stride, layer.n_in + 1, 0, FROM_ZERO, False, layer.z,
-                turned.stride, nowhere())
+        if l == 0:
+            turning_product(layer.n_in, layer.n_out, vectors, &turned.examples, layer.weights,
+                            layer.row, layer.z, turned.along, turned.input, turned.stride)
+        else:
+            product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1, layer.weights, 1,
+                    layer.row, a, turned.stride, layer.n_in + 1, 0, FROM_ZERO, False, layer.z,
+                    turned.stride, nowhere())
         if layer.activation != SOFTMAX:
             activate(layer.activation, layer.parameter, layer.n_out, vectors, turned.stride,
                      layer.z, layer.a)
@@ -386,16 +371,32 @@ cdef inline void weave(Py_ssize_t count,
         store_first(gradient + k, woven, count - k)
 
 
-cdef void add_gradient(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors, bint more,
+cdef void add_gradient(const Turned *turned, Py_ssize_t l, Py_ssize_t rows, bint more,
                        real *gradient  # OUT, IN if more (n_parameters,)
                        ) noexcept nogil:
     """dW_l and db_l of a block, into their places in the flat gradient or added to what is there:
-    dot products of rows of A^T and dZ^T."""
+    dot products of rows of A^T and dZ^T, but for the rows of dW_1 that are from rows of X."""
     cdef const TurnedLayer *layer = &turned.layers[l]
-    cdef const real *a = turned.layers[l - 1].a if l > 0 else turned.input
-    cdef Parts tiles = parts_of(layer.n_in + 1, MR), columns = parts_of(layer.n_out, NV)
-    cdef Py_ssize_t t, c, mr, nr, j, rows = 0, most_rows = woven_rows(layer) - MR
     gradient += layer.offset
+    if l > 0:
+        add_dots(turned, layer, layer.n_in + 1, turned.layers[l - 1].a, vectors_of(rows), more,
+                 gradient)
+        return
+    if turned.along > 0:
+        gradient_from_rows(turned.along, layer.n_out, rows, &turned.examples, layer.d,
+                           turned.stride, more, turned.across, gradient)
+    add_dots(turned, layer, inputs_kept(turned) + 1, turned.input, vectors_of(rows), more,
+             gradient + turned.along * layer.n_out)
+
+
+cdef void add_dots(const Turned *turned, const TurnedLayer *layer, Py_ssize_t count,
+                   const real *a,  # IN  (count, vectors)
+                   Py_ssize_t vectors, bint more,
+                   real *gradient  # OUT, IN if more (count, n_out)
+                   ) noexcept nogil:
+    """A^T dZ for some rows of A^T."""
+    cdef Parts tiles = parts_of(count, MR), columns = parts_of(layer.n_out, NV)
+    cdef Py_ssize_t t, c, mr, nr, j, rows = 0, most_rows = woven_rows(layer) - MR
     for t in range(tiles.number):
         mr = size_of(tiles, t)
         j = 0
