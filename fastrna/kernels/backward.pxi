@@ -243,9 +243,9 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
     for p in range(first_panel, last_panel):
         nv = size_of(panels, p)
         width = nv * LANES
-        if p == first_panel or p == panels.larger:
-            tiles = parts_of(hi - lo, tile_rows(nv))
         slivered = packed and nv <= NV  # slivers are of MR rows
+        if p == first_panel or p == panels.larger:
+            tiles = parts_of(hi - lo, MR if slivered else tile_rows(nv))
         ahead.far = not (slivered or LONG_VECTORS) and count * read.stride > FAR_NUMBERS
         at = v * LANES * layer.rows
         d = layer.d + row * layer.stride + v * LANES

@@ -11,7 +11,7 @@ cdef extern from "simd.h" nogil:
     ctypedef real vec
     enum: LANES
     enum: MR
-    enum: TALL
+    enum: FEW
     enum: NV
     enum: WIDEST
     enum: CACHE_LINE

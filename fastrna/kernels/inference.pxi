@@ -116,16 +116,16 @@ cdef class Predictor:
 
     cdef bint is_worth_turning(self, Py_ssize_t n_parameters) noexcept nogil:
         """Whether many rows have an example a lane: where rows of units would take longer. A weight
-        takes one across lanes and an input that is turned five; along, what the lanes that layers
-        fill take, and the row's way in and out. Of 32 networks, in float32 with 16 and with 8
-        lanes and in float64 with 8, on a Zen 5, by this choice 5,000 rows take on average 0.3 %
-        longer than by the better one, at most 14 %; by rows of units alone, up to three times."""
+        takes one across lanes and an input that is turned one and a half; along, what the lanes
+        that layers fill take, and the row's way in and out. Of 24 networks, in float32 with 16 and
+        with 8 lanes, on a Zen 4, by this choice 2,000 rows take on average 0.4 % longer than by the
+        better one, at most 8 %; by rows of units alone, up to three times."""
         cdef Py_ssize_t l, along = 4 * LANES
         cdef const Layer *layer
         for l in range(self.n_layers):
             layer = &self.layers[l]
             along += layer.rows * (2 if layer.n_out == 1 and l > 0 else LANES * layer.vectors)
-        return 5 * self.n_x + n_parameters < 0.95 * along
+        return 1.5 * self.n_x + n_parameters < 0.95 * along
 
     cdef const real *through(self, Py_ssize_t rows,
                              const real *a,       # IN  (rows, n_x) X, stride apart, or NULL

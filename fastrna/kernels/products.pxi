@@ -15,7 +15,7 @@
 # For the weight gradient of a deep batch and a wide layer both operands are packed first (see
 # `pack_sliver`): their columns lie a row of the batch apart, each on a page of its own.
 # Rejected: BLAS (5-25 % slower at these sizes, a dependency), packing A of the forward product (its
-# rows already stream), taller tiles for a single vector of columns (7 to 10 rows reach 83 % of the
+# rows already stream), panels of a single vector beside others (7 to 10 rows of one reach 83 % of the
 # peak with AVX2, 4 rows of three vectors 97 %), fetching rows of B ahead (2 % for the widest nets,
 # -5 % for small ones), shallower blocks of the depth, structs for the two matrices in place of
 # `product`'s many arguments (steps of 4-10-3 and 2-4-1 0.92 to 0.97: they pass through memory).
@@ -24,7 +24,7 @@ cdef enum:
     DEPTH_BLOCK = 1024     # depth of a panel that stays in L2 with the rows of A beside it
     FAR_BYTES = 1 << 19    # of a matrix that finds itself thrown out of L2 from use to use
     ROW_VECTORS = 8        # sums of one row at a time: as many as multiply-adds are under way
-    FEW_VECTORS = 2        # with so many or fewer a tile has TALL rows
+    TALL = 8               # rows of a tile of few vectors
 
 
 cdef enum Fetch:
@@ -79,7 +79,7 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
 
     The column is in here, and not around it, because GCC keeps an array in registers only where
     all loops over it lie in another loop: without it each sum went through the stack twice. Rows of
-    A are reached from two pointers by one stride, as GCC else keeps a multiple of the stride for
+    A are reached from a few pointers by one stride, as GCC else keeps a multiple of the stride for
     each row, more than there are registers.
     """
     cdef vec sums[TALL][WIDEST]
@@ -139,16 +139,16 @@ cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead a
                                   const real *b, Py_ssize_t b_depth, const real *start,
                                   Py_ssize_t start_row, bint more, real *c,
                                   Py_ssize_t c_row) noexcept nogil:
-    if nv <= FEW_VECTORS and TALL >= 8 and mr == 8:
-        tiles(8, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
+    if nv <= FEW and mr == TALL:
+        tiles(TALL, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
               start_row, more, c, c_row)
-    elif nv <= FEW_VECTORS and TALL >= 8 and mr == 7:
+    elif nv <= FEW and mr == 7:
         tiles(7, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
               start_row, more, c, c_row)
-    elif nv <= NV and MR >= 6 and mr == 6:
+    elif (nv <= FEW or nv <= NV and MR >= 6) and mr == 6:
         tiles(6, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
               start_row, more, c, c_row)
-    elif nv <= NV and MR >= 5 and mr == 5:
+    elif (nv <= FEW or nv <= NV and MR >= 5) and mr == 5:
         tiles(5, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
               start_row, more, c, c_row)
     elif mr == 4:
@@ -266,7 +266,7 @@ cdef inline Parts panels_in(Py_ssize_t vectors) noexcept nogil:
 
 cdef inline Py_ssize_t tile_rows(Py_ssize_t nv) noexcept nogil:
     """Rows of a tile of so many vectors, at most."""
-    return TALL if nv <= FEW_VECTORS else MR if nv <= NV else MR * NV // nv
+    return TALL if nv <= FEW else MR if nv <= NV else MR * NV // nv
 
 
 cdef inline Py_ssize_t panels_of(Py_ssize_t vectors) noexcept nogil:

@@ -60,26 +60,28 @@ enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
 /* The vector's bytes, and the tile: MR rows of NV vectors. MR * NV accumulators, NV loads and one
  * broadcast have to fit the registers: 32 with AVX-512 and NEON, 16 with AVX2 and SSE2. Where one
  * vector would be left over, a tile has WIDEST instead, and fewer rows: a vector alone has too few
- * accumulators to keep the multiply-add units busy (100 columns with AVX2: 1.02 to 1.05). */
+ * accumulators to keep the multiply-add units busy (100 columns with AVX2: 1.02 to 1.05). Where there
+ * are FEW vectors or less in all, it has 8 rows: two units of four cycles each need as many sums
+ * (with AVX2 steps of 784-8-8 1.09, the gradient of 8-8-1 1.07). */
 #if !defined(__GNUC__)
 #define VECTOR_BYTES (FASTRNA_BITS / 8)
-enum { MR = 4, NV = 2, WIDEST = 2, TALL = 4 };
+enum { MR = 4, NV = 2, WIDEST = 2, FEW = 1 };
 #elif defined(__AVX512F__)
 #define VECTOR_BYTES 64
-enum { MR = 6, NV = 4, WIDEST = 4, TALL = 8 };
+enum { MR = 6, NV = 4, WIDEST = 4, FEW = 2 };
 #elif defined(__AVX2__)
 #define VECTOR_BYTES 32
 #if defined(__clang__) /* moves sums to memory where all registers are taken: 0.83 to 0.88 */
-enum { MR = 6, NV = 2, WIDEST = 2, TALL = 6 };
+enum { MR = 6, NV = 2, WIDEST = 2, FEW = 1 };
 #else
-enum { MR = 6, NV = 2, WIDEST = 3, TALL = 6 };
+enum { MR = 6, NV = 2, WIDEST = 3, FEW = 1 };
 #endif
 #elif defined(__aarch64__)
 #define VECTOR_BYTES 16
-enum { MR = 6, NV = 4, WIDEST = 4, TALL = 8 };
+enum { MR = 6, NV = 4, WIDEST = 4, FEW = 2 };
 #else
 #define VECTOR_BYTES 16
-enum { MR = 4, NV = 2, WIDEST = 2, TALL = 4 };
+enum { MR = 4, NV = 2, WIDEST = 2, FEW = 1 };
 #endif
 #define LANES (VECTOR_BYTES * 8 / FASTRNA_BITS)
 enum { CACHE_LINE = 64 };

@@ -31,16 +31,14 @@ cdef Examples examples_of(Data data,
     for the rest of a vector of them: what an output makes of old numbers might be infinite, and
     infinity times a slope of 0 is not 0."""
     cdef Examples examples
-    cdef Py_ssize_t s, j
+    cdef Py_ssize_t s, j, lanes = vectors_of(count) * LANES
     examples.at = <const real *>(data.x + first * data.row_bytes)
     examples.row = data.row_bytes // <Py_ssize_t>sizeof(real)
     examples.in_place = 0
     if order == NULL:
-        examples.in_place = max(min(data.whole_x - first, count), 0) // LANES * LANES
+        examples.in_place = max(min(data.whole_x - first, lanes), 0) // LANES * LANES
     examples.gathered, examples.gathered_row = gathered, gathered_row
-    count -= examples.in_place
-    first += examples.in_place
-    for s in range(vectors_of(count) * LANES):
+    for s in range(examples.in_place, lanes):
         if s < count:
             data.copy_input(order[first + s] if order != NULL else first + s, gathered)
         else:
@@ -85,6 +83,8 @@ cdef inline void turning_tile(const int units, Py_ssize_t vectors, Py_ssize_t n_
             rows[i] = x + i * BLOCK_LANES * x_row
         for j from 0 <= j < whole by BLOCK_LANES:
             load_columns_of(rows, x_row, j, columns)
+            for i in range(4):
+                prefetch(rows[i] + (LANES + (j // BLOCK_LANES) % BLOCK_LANES) * x_row + j)
             for k in range(BLOCK_LANES):
                 for i in range(units):
                     sums[i] = sums[i] + columns[k] * splat(w_j[i])
