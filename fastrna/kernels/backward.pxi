@@ -30,7 +30,7 @@ cdef void times_transposed(const Net *net, const Layer *layer, Share own, Py_ssi
     """dZ W^T of one layer into the own columns of c (rows, n_in)."""
     if net.transposing:
         product(rows, vectors_of(layer.n_in), own.first_panel, own.last_panel, layer.n_out, d,
-                layer.stride, 1, layer.transposed, 0, layer.n_out, 0, FROM_ZERO, False, c, c_row,
+                layer.stride, layer.transposed, 0, layer.n_out, 0, FROM_ZERO, False, c, c_row,
                 wanted)
     else:
         dot_rows(rows, own.first_unit, own.last_unit, layer.vectors, layer.rows, d, layer.stride,

@@ -443,7 +443,7 @@ cdef class Engine(Steps):
                     for l in range(net.n_layers - 1, 0, -1):
                         backward(net, desk, l, desk.layers[l - 1].own, 0, n, 0, nowhere())
                     product(n, vectors_of(net.n_x), 0, panels_of(vectors_of(net.n_x)),
-                            self.layers[0].n_out, self.layers[0].d, self.layers[0].stride, 1,
+                            self.layers[0].n_out, self.layers[0].d, self.layers[0].stride,
                             self.layers[0].transposed, 0, self.layers[0].n_out, 0, FROM_ZERO, False,
                             desk.input, net.input_stride, nowhere())
                     for s in range(n):

@@ -25,7 +25,7 @@ cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first,
                         layer.weights + layer.n_in * LANES if part.last else NULL, more, c, c_row)
             return
         product(rows, layer.vectors, first_panel, last_panel, part.last_unit - part.first_unit,
-                a + part.first_unit, below.stride, 1, layer.weights, 0, layer.rows,
+                a + part.first_unit, below.stride, layer.weights, 0, layer.rows,
                 part.first_unit, FROM_BIAS if part.last else FROM_ZERO, more,
                 c - vector_of_panel(layer.vectors, first_panel) * LANES, c_row, nowhere())
         return
@@ -158,7 +158,7 @@ cdef void whole_product(const Net *net, const Desk *desk, Py_ssize_t l, Share ow
                     layer.stride)
         return
     product(hi - lo, layer.vectors, own.first_panel, own.last_panel, layer.n_in,
-            read.at + lo * read.stride, read.stride, 1, layer.weights, 0, layer.rows, 0, FROM_BIAS,
+            read.at + lo * read.stride, read.stride, layer.weights, 0, layer.rows, 0, FROM_BIAS,
             False, layer.z + lo * layer.stride, layer.stride, wanted)
 
 

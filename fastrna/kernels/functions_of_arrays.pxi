@@ -96,7 +96,7 @@ def layer_forward(A, W, b, activation="identity"):
     inputs, weights = block_of(A), block_of(np.vstack([W, b]))
     z = np.zeros((m, weights.shape[1]), DTYPE)
     vectors = weights.shape[1] // LANES
-    product(m, vectors, 0, panels_of(vectors), n_in, numbers(inputs), inputs.shape[1], 1,
+    product(m, vectors, 0, panels_of(vectors), n_in, numbers(inputs), inputs.shape[1],
             numbers(weights), weights.shape[1], n_in + 1, 0, FROM_BIAS, False, numbers(z),
             z.shape[1], nowhere())
     return globals()["activation"](activation, z[:, :n_out])
@@ -111,9 +111,8 @@ def weight_gradient(A, dZ):
     inputs[:m, n_in] = 1
     gradient = np.zeros((n_in + 1, slopes.shape[1]), DTYPE)
     vectors = slopes.shape[1] // LANES
-    product(n_in + 1, vectors, 0, panels_of(vectors), m, numbers(inputs), 1,
-            inputs.shape[1], numbers(slopes), slopes.shape[1], m, 0, FROM_ZERO, False,
-            numbers(gradient), gradient.shape[1], nowhere())
+    product_of_units(n_in + 1, vectors, m, numbers(inputs), inputs.shape[1], &ZEROS[0], 0,
+                     numbers(slopes), slopes.shape[1], numbers(gradient), gradient.shape[1])
     return (np.ascontiguousarray(gradient[:n_in, :n_out]),
             np.ascontiguousarray(gradient[n_in, :n_out]))
 
@@ -137,7 +136,7 @@ def input_gradient(dZ, W, Z=None, activation="identity"):
     transpose_rows(0, n_in, 0, vectors_of(n_out), n_in, n_out, n_in, numbers(packed),
                    numbers(across), False)
     product(m, in_vectors, 0, panels_of(in_vectors), n_out, numbers(slopes),
-            slopes.shape[1], 1, numbers(across), 0, n_out, 0, FROM_ZERO, False, numbers(d),
+            slopes.shape[1], numbers(across), 0, n_out, 0, FROM_ZERO, False, numbers(d),
             d.shape[1], nowhere())
     if Z is not None:
         name, parameter = named(activation)

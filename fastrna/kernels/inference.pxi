@@ -169,7 +169,7 @@ cdef class Predictor:
                 row_product(layer.vectors, layer.n_in, a, self.flat + layer.offset, layer.n_out, z)
             elif a != NULL:
                 product(rows, layer.vectors, 0, panels_of(layer.vectors), layer.n_in, a,
-                        stride, 1, self.flat + layer.offset if packed == NULL else packed,
+                        stride, self.flat + layer.offset if packed == NULL else packed,
                         layer.n_out if packed == NULL else 0, layer.rows, 0, FROM_BIAS, False, z,
                         self.widest, wanted)
             if doubted and l == 0 and sum_of(times_zero(rows, z, self.widest)) != 0:
@@ -190,11 +190,9 @@ cdef class Predictor:
                                     real *gathered) noexcept nogil:
         """`through` with an example a lane (turned.pxi): to the same bits, and a single output of
         all rows side by side."""
-        cdef Py_ssize_t l, o, v, n_out, stride = TURNED_STRIDE, vectors = vectors_of(rows), turned
+        cdef Py_ssize_t l, n_out, turned, stride = TURNED_STRIDE, vectors = vectors_of(rows)
         cdef const Layer *layer
         cdef const real *w
-        cdef const real *bias
-        cdef vec b
         cdef real *a = other
         cdef real *z = one
         cdef Examples examples = examples_of(data, NULL, first, rows, gathered, self.input_stride)
@@ -207,17 +205,9 @@ cdef class Predictor:
                 turned = n_out if n_out <= MOST_TURNING else TURNING_UNITS
                 turning_product(layer.n_in, turned, vectors, &examples, w, n_out, z,
                                 layer.n_in if turned == n_out else 0, a, stride)
-            # From the bias on: as the last step of the depth, it would give other bits than rows of
-            # units do. (For training it does: filling z first takes forward 1.15 times as long.)
-            bias = w + layer.n_in * n_out
-            for o in range(turned, n_out):
-                b = splat(bias[o])
-                for v in range(vectors):
-                    store(z + o * stride + v * LANES, b)
-            if turned < n_out:
-                product(n_out - turned, vectors, 0, panels_of(vectors), layer.n_in, w + turned, 1,
-                        n_out, a, stride, layer.n_in, 0, FROM_C, False, z + turned * stride, stride,
-                        nowhere())
+            product_of_units(n_out - turned, vectors, layer.n_in, w + turned, n_out,
+                             w + layer.n_in * n_out + turned, 1, a, stride, z + turned * stride,
+                             stride)
             if doubted and l == 0 and sum_of(times_zero(vectors, z, LANES)) != 0:
                 return NULL
             if layer.activation != SOFTMAX:

@@ -15,7 +15,7 @@
 # For the weight gradient of a deep batch and a wide layer both operands are packed first (see
 # `pack_sliver`): their columns lie a row of the batch apart, each on a page of its own.
 # Rejected: BLAS (5-25 % slower at these sizes, a dependency), packing A of the forward product (its
-# rows already stream), panels of a single vector beside others (7 to 10 rows of one reach 83 % of the
+# rows already stream), panels of one vector beside wider ones (7 to 10 rows of it reach 83 % of the
 # peak with AVX2, 4 rows of three vectors 97 %), fetching rows of B ahead (2 % for the widest nets,
 # -5 % for small ones), shallower blocks of the depth, structs for the two matrices in place of
 # `product`'s many arguments (steps of 4-10-3 and 2-4-1 0.92 to 0.97: they pass through memory).
@@ -63,14 +63,14 @@ cdef inline Ahead nothing_ahead() noexcept nogil:
     return ahead
 
 
-cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
+cdef inline void tiles(const int mr, const int nv, const int fetch, const bint spread, Ahead ahead,
                        Py_ssize_t count, Py_ssize_t depth,
                        const real *a,        # IN  (count, mr, depth), with these strides
                        Py_ssize_t a_tile, Py_ssize_t a_row, Py_ssize_t a_depth,
                        const real *b,        # IN  (depth, nv vectors), rows b_depth apart
                        Py_ssize_t b_depth,
-                       const real *start,    # IN  (count mr, nv vectors) what the sums start from
-                       Py_ssize_t start_row,
+                       const real *start,    # IN  (count mr, nv vectors) what the sums start from,
+                       Py_ssize_t start_row,  # or (count mr,) a number a row, where it is spread
                        bint more,            # whether c is added to
                        real *c,              # OUT (count mr, nv vectors), rows c_row apart; IN too,
                        Py_ssize_t c_row      # where it is added to, or the start itself
@@ -94,7 +94,8 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
     for t in range(count):
         for i in range(mr):
             for j in range(nv):
-                sums[i][j] = load(start + i * start_row + j * LANES)
+                sums[i][j] = (splat(start[i * start_row]) if spread
+                              else load(start + i * start_row + j * LANES))
         a_k = a
         a_high = a + 3 * a_row
         a_top = a + 6 * a_row
@@ -133,62 +134,62 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, Ahead ahead,
         c += mr * c_row
 
 
-cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, Ahead ahead,
-                                  Py_ssize_t count, Py_ssize_t depth, const real *a,
+cdef inline void tiles_of_vectors(int mr, const int nv, const int fetch, const bint spread,
+                                  Ahead ahead, Py_ssize_t count, Py_ssize_t depth, const real *a,
                                   Py_ssize_t a_tile, Py_ssize_t a_row, Py_ssize_t a_depth,
                                   const real *b, Py_ssize_t b_depth, const real *start,
                                   Py_ssize_t start_row, bint more, real *c,
                                   Py_ssize_t c_row) noexcept nogil:
     if nv <= FEW and mr == TALL:
-        tiles(TALL, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
-              start_row, more, c, c_row)
+        tiles(TALL, nv, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+              start, start_row, more, c, c_row)
     elif nv <= FEW and mr == 7:
-        tiles(7, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
-              start_row, more, c, c_row)
+        tiles(7, nv, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+              start, start_row, more, c, c_row)
     elif (nv <= FEW or nv <= NV and MR >= 6) and mr == 6:
-        tiles(6, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
-              start_row, more, c, c_row)
+        tiles(6, nv, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+              start, start_row, more, c, c_row)
     elif (nv <= FEW or nv <= NV and MR >= 5) and mr == 5:
-        tiles(5, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
-              start_row, more, c, c_row)
+        tiles(5, nv, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+              start, start_row, more, c, c_row)
     elif mr == 4:
-        tiles(4, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
-              start_row, more, c, c_row)
+        tiles(4, nv, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+              start, start_row, more, c, c_row)
     elif mr == 3:
-        tiles(3, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
-              start_row, more, c, c_row)
+        tiles(3, nv, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+              start, start_row, more, c, c_row)
     elif mr == 2:
-        tiles(2, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
-              start_row, more, c, c_row)
+        tiles(2, nv, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+              start, start_row, more, c, c_row)
     else:
-        tiles(1, nv, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth, start,
-              start_row, more, c, c_row)
+        tiles(1, nv, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
+              start, start_row, more, c, c_row)
 
 
-cdef inline void tiles_ahead(int mr, int nv, const int fetch, Ahead ahead, Py_ssize_t count,
-                             Py_ssize_t depth, const real *a, Py_ssize_t a_tile,
+cdef inline void tiles_ahead(int mr, int nv, const int fetch, const bint spread, Ahead ahead,
+                             Py_ssize_t count, Py_ssize_t depth, const real *a, Py_ssize_t a_tile,
                              Py_ssize_t a_row, Py_ssize_t a_depth, const real *b,
                              Py_ssize_t b_depth, const real *start, Py_ssize_t start_row,
                              bint more, real *c, Py_ssize_t c_row) noexcept nogil:
     """`tiles` with their sizes known at run time; panels of NV vectors alone fetch ahead."""
     if nv == NV and ahead.step > 0 and fetch == TO_WRITE and ahead.far:
-        tiles_of_vectors(mr, NV, TO_WRITE_AND_READ, ahead, count, depth, a, a_tile, a_row, a_depth,
-                         b, b_depth, start, start_row, more, c, c_row)
+        tiles_of_vectors(mr, NV, TO_WRITE_AND_READ, spread, ahead, count, depth, a, a_tile, a_row,
+                         a_depth, b, b_depth, start, start_row, more, c, c_row)
     elif nv == NV and ahead.step > 0:
-        tiles_of_vectors(mr, NV, fetch, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
+        tiles_of_vectors(mr, NV, fetch, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b,
+                         b_depth, start, start_row, more, c, c_row)
     elif WIDEST >= 4 and nv == 4:
-        tiles_of_vectors(mr, 4, NOTHING, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
+        tiles_of_vectors(mr, 4, NOTHING, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b,
+                         b_depth, start, start_row, more, c, c_row)
     elif WIDEST >= 3 and nv == 3:
-        tiles_of_vectors(mr, 3, NOTHING, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
+        tiles_of_vectors(mr, 3, NOTHING, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b,
+                         b_depth, start, start_row, more, c, c_row)
     elif nv == 2:
-        tiles_of_vectors(mr, 2, NOTHING, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
+        tiles_of_vectors(mr, 2, NOTHING, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b,
+                         b_depth, start, start_row, more, c, c_row)
     else:
-        tiles_of_vectors(mr, 1, NOTHING, ahead, count, depth, a, a_tile, a_row, a_depth, b, b_depth,
-                         start, start_row, more, c, c_row)
+        tiles_of_vectors(mr, 1, NOTHING, spread, ahead, count, depth, a, a_tile, a_row, a_depth, b,
+                         b_depth, start, start_row, more, c, c_row)
 
 
 cdef void tiles_of(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth,
@@ -196,18 +197,18 @@ cdef void tiles_of(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t dep
                    Py_ssize_t a_row, const real *b, Py_ssize_t b_depth, const real *start,
                    Py_ssize_t start_row, bint more, real *c, Py_ssize_t c_row) noexcept nogil:
     """C = start + A B, or C + (start + A B)."""
-    tiles_ahead(mr, nv, TO_READ, ahead, count, depth, a, mr * a_row, a_row, 1, b, b_depth, start,
-                start_row, more, c, c_row)
+    tiles_ahead(mr, nv, TO_READ, False, ahead, count, depth, a, mr * a_row, a_row, 1, b, b_depth,
+                start, start_row, more, c, c_row)
 
 
-cdef void tiles_by_strides(int mr, int nv, Py_ssize_t count, Py_ssize_t depth,
-                           const real *a,         # IN  (count mr, depth), with these strides
-                           Py_ssize_t a_row, Py_ssize_t a_depth, const real *b, Py_ssize_t b_depth,
-                           const real *start, Py_ssize_t start_row, bint more, real *c,
-                           Py_ssize_t c_row) noexcept nogil:
-    """The same of any matrix."""
-    tiles_ahead(mr, nv, NOTHING, nothing_ahead(), count, depth, a, mr * a_row, a_row, a_depth, b,
-                b_depth, start, start_row, more, c, c_row)
+cdef void tiles_of_units(int mr, int nv, Py_ssize_t count, Py_ssize_t depth,
+                         const real *w,         # IN  (depth, count mr), rows w_row apart
+                         Py_ssize_t w_row, const real *b, Py_ssize_t b_depth,
+                         const real *bias,      # IN  (count mr,) numbers `bias_step` apart
+                         Py_ssize_t bias_step, real *c, Py_ssize_t c_row) noexcept nogil:
+    """C = bias + W^T B."""
+    tiles_ahead(mr, nv, NOTHING, True, nothing_ahead(), count, depth, w, mr, 1, w_row, b, b_depth,
+                bias, bias_step, False, c, c_row)
 
 
 cdef void tiles_across(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t depth,
@@ -217,8 +218,8 @@ cdef void tiles_across(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t
                        Py_ssize_t c_row) noexcept nogil:
     """C = start + A^T B: what is a row of A for others lies across, and memory to be written is
     fetched. A function of its own, as in a larger one GCC runs out of registers."""
-    tiles_ahead(mr, nv, TO_WRITE, ahead, count, depth, a, a_tile, 1, a_depth, b, b_depth, start,
-                start_row, False, c, c_row)
+    tiles_ahead(mr, nv, TO_WRITE, False, ahead, count, depth, a, a_tile, 1, a_depth, b, b_depth,
+                start, start_row, False, c, c_row)
 
 
 cdef inline Py_ssize_t blocks_of(Py_ssize_t count, Py_ssize_t size) noexcept nogil:
@@ -360,8 +361,8 @@ cdef void row_product(Py_ssize_t vectors, Py_ssize_t depth,
 cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                   Py_ssize_t first_panel, Py_ssize_t last_panel,  # columns, in panels
                   Py_ssize_t depth,
-                  const real *a,         # IN  (rows, depth), strides a_row and a_depth
-                  Py_ssize_t a_row, Py_ssize_t a_depth,
+                  const real *a,         # IN  (rows, depth), a_row apart
+                  Py_ssize_t a_row,
                   const real *b,         # IN  (b_rows, vectors): packed panels where b_row is 0,
                   Py_ssize_t b_row,      # else rows b_row apart, and all of its columns
                   Py_ssize_t b_rows,
@@ -416,19 +417,40 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                 else:
                     start = panel + (b_rows - 1) * b_depth if start_from == FROM_BIAS else &ZEROS[0]
                     start_row = 0
-                if a_depth == 1:
-                    tiles_of(<int>mr, <int>nv, ahead, count, deep, a + i * a_row + k, a_row,
-                             panel + (b_first + k) * b_depth, b_depth, start, start_row,
-                             more and k == 0, c + i * c_row + v * LANES, c_row)
-                else:
-                    tiles_by_strides(<int>mr, <int>nv, count, deep, a + i * a_row + k * a_depth,
-                                     a_row, a_depth, panel + (b_first + k) * b_depth, b_depth,
-                                     start, start_row, more and k == 0, c + i * c_row + v * LANES,
-                                     c_row)
+                tiles_of(<int>mr, <int>nv, ahead, count, deep, a + i * a_row + k, a_row,
+                         panel + (b_first + k) * b_depth, b_depth, start, start_row,
+                         more and k == 0, c + i * c_row + v * LANES, c_row)
                 ahead.one += count * deep * ahead.step
                 i += count * mr
             v += nv
         k += DEPTH_BLOCK
+
+
+cdef void product_of_units(Py_ssize_t units, Py_ssize_t vectors, Py_ssize_t depth,
+                           const real *w,       # IN  (depth, units), rows w_row apart
+                           Py_ssize_t w_row,
+                           const real *bias,    # IN  (units,) what sums start from, `bias_step`
+                           Py_ssize_t bias_step,  # apart
+                           const real *b,       # IN  (depth, vectors), rows b_row apart
+                           Py_ssize_t b_row,
+                           real *c,             # OUT (units, vectors), rows c_row apart
+                           Py_ssize_t c_row) noexcept nogil:
+    """C = bias + W^T B: a unit a row of C, in one chain of the depth."""
+    cdef Parts panels = parts_of(vectors, WIDEST), tiles
+    cdef Py_ssize_t p, nv, t, mr, count, i
+    for p in range(panels.number):
+        nv = size_of(panels, p)
+        tiles = parts_of(units, tile_rows(nv))
+        i = 0
+        for t in range(2):  # first the tiles of a unit more
+            mr = tiles.size + 1 - t
+            count = tiles.larger if t == 0 else tiles.number - tiles.larger
+            if count > 0:
+                tiles_of_units(<int>mr, <int>nv, count, depth, w + i, w_row, b, b_row,
+                               bias + i * bias_step, bias_step, c + i * c_row, c_row)
+            i += count * mr
+        b += nv * LANES
+        c += nv * LANES
 
 
 cdef void pack(Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,

@@ -2,13 +2,14 @@
 #
 # Design: where a layer is narrower than a vector, rows of units leave most lanes empty. Here blocks
 # are turned: A^T (n, examples), a row a unit, and every lane works whatever the widths. The
-# products are the same `product`, with W broadcast from where it lies, row by row (nothing is
-# packed for it, and nothing transposed but X and y):
-#     Z_l^T = [W_l; b_l]^T [A_{l-1}^T; 1],   dA_{l-1}^T = W_l dZ_l^T
-# The weight gradient alone sums across lanes: dW_l = A_{l-1}^T dZ_l are dot products of rows, a
-# tile of them at a time, a vector of sums for each weight; a few rows of W at a time, before they
-# leave L1, these are woven into numbers in the order of the flat parameters. Costs go by `loss_of`,
-# as in costs.pxi, and softmax needs no sum across lanes.
+# products are those of products.pxi, with W broadcast from where it lies, row by row (nothing is
+# packed for it, and X is turned on its way: turning.pxi):
+#     Z_l^T = b_l + W_l^T A_{l-1}^T,   dA_{l-1}^T = W_l dZ_l^T
+# The weight gradient alone sums across lanes, but for most of the first layer's: dW_l =
+# A_{l-1}^T dZ_l are dot products of rows, a tile of them at a time, a vector of sums for each
+# weight; a few rows of W at a time, before they leave L1, these are woven into numbers in the order
+# of the flat parameters. Costs go by `loss_of`, as in costs.pxi, and softmax needs no sum across
+# lanes.
 # narrow.pxi computes gradients for Python this way, inference.pxi predictions of many rows (of
 # wider networks too, where rows of units are padded), and the engine the slices of a mini-batch,
 # where that is quicker (`is_turned` in sharing.pxi): 4-10-3 with batches of 32 takes 0.9 us a step
@@ -191,9 +192,9 @@ cdef void forward_turned(const Turned *turned, Py_ssize_t vectors) noexcept nogi
             turning_product(layer.n_in, layer.n_out, vectors, &turned.examples, layer.weights,
                             layer.row, layer.z, turned.along, turned.input, turned.stride)
         else:
-            product(layer.n_out, vectors, 0, panels_of(vectors), layer.n_in + 1, layer.weights, 1,
-                    layer.row, a, turned.stride, layer.n_in + 1, 0, FROM_ZERO, False, layer.z,
-                    turned.stride, nowhere())
+            product_of_units(layer.n_out, vectors, layer.n_in, layer.weights, layer.row,
+                             layer.weights + layer.n_in * layer.row, 1, a, turned.stride, layer.z,
+                             turned.stride)
         if layer.activation != SOFTMAX:
             activate(layer.activation, layer.parameter, layer.n_out, vectors, turned.stride,
                      layer.z, layer.a)
@@ -283,7 +284,7 @@ cdef void backward_turned(const Turned *turned, Py_ssize_t l, Py_ssize_t vectors
     """dZ_{l-1}^T = (W_l dZ_l^T) g'(Z_{l-1}^T)."""
     cdef const TurnedLayer *layer = &turned.layers[l]
     cdef const TurnedLayer *below = &turned.layers[l - 1]
-    product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out, layer.weights, layer.row, 1,
+    product(layer.n_in, vectors, 0, panels_of(vectors), layer.n_out, layer.weights, layer.row,
             layer.d, turned.stride, layer.n_out, 0, FROM_ZERO, False, below.d, turned.stride,
             nowhere())
     differentiate(below.activation, below.parameter, layer.n_in, vectors, turned.stride, below.z,

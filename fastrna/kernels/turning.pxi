@@ -1,12 +1,15 @@
-# The first layer of blocks with an example a lane (turned.pxi): from rows of X as they lie.
+# The first layer of blocks with an example a lane (turned.pxi), from rows of X as they lie.
 #
-# Design: LANES rows are transposed a few columns at a time, in registers, among the multiply-adds of
-# the columns before, whose units of the processor they leave free: nothing is stored and read again.
-# On a Zen 4 the first layer of 24-8-2 takes 0.73 us for 208 rows so, of which the multiply-adds
-# alone would take 0.68; X^T written first takes 0.45 more. Rows that are neither one after the other
-# nor of the network's type are gathered before.
+# Design: LANES rows are transposed a few columns at a time, in registers, among the multiply-adds
+# of the columns before, which leave the units of the processor that do it free; nothing is stored
+# and read again. On a Zen 4 the first layer of 24-8-2 takes 0.73 us for 208 rows so, of which the
+# multiply-adds alone would take 0.68; X^T written first took 0.45 more. The weight gradient of
+# whole vectors of inputs is a product too, along them, dW_1^T = dZ_1^T X, without sums across
+# lanes. Where many units read X^T it is kept by the first few of them for the others. Rows that are
+# not one after the other, or of another type, are gathered before.
 # Rejected: an example's units along the lanes, and two of its inputs side by side where the units
-# fill half a vector (1.08 us, as numbers spread over 64 bytes take a third longer to multiply).
+# fill half a vector (1.08 us: numbers spread over 64 bytes take a third longer to multiply), tiles
+# of 12 or 16 units (64-100-10 as with 8).
 
 cdef enum:
     TURNING_UNITS = 8  # of a tile, at most: with columns of X on the way they fill 16 registers
@@ -65,10 +68,11 @@ cdef inline void turning_tile(const int units, Py_ssize_t vectors, Py_ssize_t n_
                               const real *w,   # IN  (n_in + 1, units) W and b, rows w_row apart
                               Py_ssize_t w_row,
                               real *z,         # OUT (units, vectors) Z^T, rows `stride` apart
-                              Py_ssize_t kept, # from this one on, the inputs of which
+                              Py_ssize_t kept,  # from this one on, the inputs of which
                               real *across,    # OUT (n_in - kept, vectors) X^T is kept likewise
                               Py_ssize_t stride) noexcept nogil:
-    """Z^T = W^T X^T + b of some units."""
+    """Z^T = W^T X^T + b of some units. The next LANES rows are asked for meanwhile (predictions of
+    64-100-10 and 24-8-2 1.02, 1.03)."""
     cdef vec sums[TURNING_UNITS]
     cdef vec columns[BLOCK_LANES]
     cdef Py_ssize_t v, j, whole = n_in - n_in % BLOCK_LANES
@@ -109,8 +113,8 @@ cdef inline void turning_tile(const int units, Py_ssize_t vectors, Py_ssize_t n_
 
 
 cdef void turning_tile_of(int units, Py_ssize_t vectors, Py_ssize_t n_in, const real *x,
-                          Py_ssize_t x_row, const real *w, Py_ssize_t w_row, real *z, Py_ssize_t kept,
-                          real *across, Py_ssize_t stride) noexcept nogil:
+                          Py_ssize_t x_row, const real *w, Py_ssize_t w_row, real *z,
+                          Py_ssize_t kept, real *across, Py_ssize_t stride) noexcept nogil:
     """`turning_tile` with its units known at run time."""
     if units == 8:
         turning_tile(8, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
@@ -163,11 +167,11 @@ cdef void gradient_from_rows(Py_ssize_t along, Py_ssize_t n_out, Py_ssize_t coun
     cdef Py_ssize_t vectors = vectors_of(along), width = vectors * LANES, k, j
     cdef Py_ssize_t lain = min(count, examples.in_place)
     if lain > 0:
-        product(n_out, vectors, 0, panels_of(vectors), lain, d, stride, 1, examples.at,
+        product(n_out, vectors, 0, panels_of(vectors), lain, d, stride, examples.at,
                 examples.row, lain, 0, FROM_C if more else FROM_ZERO, False, across, width,
                 nowhere())
     if lain < count:
-        product(n_out, vectors, 0, panels_of(vectors), count - lain, d + lain, stride, 1,
+        product(n_out, vectors, 0, panels_of(vectors), count - lain, d + lain, stride,
                 examples.gathered, examples.gathered_row, count - lain, 0,
                 FROM_C if more or lain > 0 else FROM_ZERO, False, across, width, nowhere())
     for k in range(along):
