@@ -197,6 +197,22 @@ def test_updates_of_narrow_networks(dtype, rng, sizes, optimizer, penalty):
         assert_same_training(net, X, y, **options)
 
 
+def test_a_part_of_a_vector_after_large_numbers(dtype, rng):
+    """Whose exp would be infinite with the weights of now, and infinity times 0 is not 0."""
+    many, few = np.full((48, 3), 1e4, dtype), rng.normal(size=(33, 3)).astype(dtype)
+    trained = []
+    for first in (many, few):
+        net = fastrna.Network([3, 4, 1], "exp", dtype=dtype, seed=1)
+        start = net.parameters.copy()
+        trainer = fastrna.Trainer(net, optimizer=fastrna.SGD(1e-3), batch_size=48, seed=0)
+        net.parameters = np.zeros_like(start)
+        trainer.epoch(trainer.prepare(first, np.zeros(len(first), dtype)))
+        net.parameters = start
+        trainer.step(few, np.zeros(33, dtype))
+        trained.append(net.parameters.copy())
+    np.testing.assert_array_equal(*trained)
+
+
 def test_different_activations_in_every_layer(dtype, rng):
     hidden = ["relu", ("leaky_relu", 0.3), "gelu", ("elu", 0.5), "softplus", "identity", "silu"]
     net = fastrna.Network([4, *[6] * 7, 3], hidden=hidden, output="tanh", dtype=dtype, seed=1)

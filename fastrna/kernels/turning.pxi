@@ -165,7 +165,7 @@ cdef void gradient_from_rows(Py_ssize_t along, Py_ssize_t n_out, Py_ssize_t coun
                              ) noexcept nogil:
     """dW_1 = (dZ_1^T X)^T: without sums across lanes, for vectors along the inputs."""
     cdef Py_ssize_t vectors = vectors_of(along), width = vectors * LANES, k, j
-    cdef Py_ssize_t lain = min(count, examples.in_place)
+    cdef Py_ssize_t lain = examples.in_place  # of more than `count` the others have slopes of 0
     if lain > 0:
         product(n_out, vectors, 0, panels_of(vectors), lain, d, stride, examples.at,
                 examples.row, lain, 0, FROM_C if more else FROM_ZERO, False, across, width,
