@@ -1,12 +1,12 @@
 # The first layer of blocks with an example a lane (turned.pxi), from rows of X as they lie.
 #
 # Design: LANES rows are transposed a few columns at a time, in registers, among the multiply-adds
-# of the columns before, which leave the units of the processor that do it free; nothing is stored
-# and read again. On a Zen 4 the first layer of 24-8-2 takes 0.73 us for 208 rows so, of which the
-# multiply-adds alone would take 0.68; X^T written first took 0.45 more. The weight gradient of
-# whole vectors of inputs is a product too, along them, dW_1^T = dZ_1^T X, without sums across
-# lanes. Where many units read X^T it is kept by the first few of them for the others. Rows that are
-# not one after the other, or of another type, are gathered before.
+# of the columns before; nothing is stored and read again. On a Zen 4, where other units do it, the
+# first layer of 24-8-2 takes 0.73 us for 208 rows so, of which the multiply-adds alone would take
+# 0.68; X^T written first took 0.45 more. The weight gradient of whole vectors of inputs is a
+# product too, along them, dW_1^T = dZ_1^T X, without sums across lanes. Where many units read X^T
+# it is kept by the first few of them for the others. Rows that are not one after the other, or of
+# another type, are gathered before.
 # Rejected: an example's units along the lanes, and two of its inputs side by side where the units
 # fill half a vector (1.08 us: numbers spread over 64 bytes take a third longer to multiply), tiles
 # of 12 or 16 units (64-100-10 as with 8).
@@ -165,7 +165,7 @@ cdef void gradient_from_rows(Py_ssize_t along, Py_ssize_t n_out, Py_ssize_t coun
                              ) noexcept nogil:
     """dW_1 = (dZ_1^T X)^T: without sums across lanes, for vectors along the inputs."""
     cdef Py_ssize_t vectors = vectors_of(along), width = vectors * LANES, k, j
-    cdef Py_ssize_t lain = examples.in_place  # of more than `count` the others have slopes of 0
+    cdef Py_ssize_t lain = examples.in_place  # at most `count`: predictions alone read on
     if lain > 0:
         product(n_out, vectors, 0, panels_of(vectors), lain, d, stride, examples.at,
                 examples.row, lain, 0, FROM_C if more else FROM_ZERO, False, across, width,
