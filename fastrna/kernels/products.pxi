@@ -384,7 +384,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
     cdef const real *start
     cdef Ahead ahead
     cdef Region region
-    if b_row > 0:
+    if b_row != 0:  # negative where rows of X lie in reverse
         first_panel, last_panel = 0, panels.number
     while k < depth or k == 0:
         deep = min(depth - k, DEPTH_BLOCK)
