@@ -15,6 +15,7 @@ COUNTS = [1, 2, 3, 5, 8, 9, 15, 16, 17, 31, 33, 255, 256, 257, 600]
 NARROW = [[1, 1], [3, 1], [5, 4, 3, 2], [24, 8, 2], [17, 7, 1], [33, 2, 5], [2, 1, 1, 3]]
 NARROW += [[16, 16, 16]]  # whole vectors
 NARROW += [[20, 11, 2], [37, 9, 3]]  # whole vectors of inputs and some more, units in two tiles
+NARROW += [[1030, 1, 1]]  # deeper than a block of the depth
 COSTS = [
     ("identity", "squared_error"),
     ("tanh", "squared_error"),

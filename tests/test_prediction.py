@@ -42,6 +42,8 @@ def test_widths_around_vectors(hidden, width, n_y, dtype):
         (20, 33, 33),
         (60, 17, 5),
         (16, 64, 16),
+        (1030, 3, 2),
+        (2100, 20, 1),
     ],
 )
 def test_a_row_does_not_depend_on_its_company(sizes, output, dtype):

@@ -201,8 +201,8 @@ cdef class Predictor:
             w = self.flat + layer.offset
             n_out = layer.n_out
             turned = 0
-            if l == 0:
-                turned = n_out if n_out <= MOST_TURNING else TURNING_UNITS
+            if l == 0:  # its other units read X^T, which the first ones keep for them
+                turned = min(n_out, TURNING_UNITS)
                 turning_product(layer.n_in, turned, vectors, &examples, w, n_out, z,
                                 layer.n_in if turned == n_out else 0, a, stride)
             product_of_units(n_out - turned, vectors, layer.n_in, w + turned, n_out,

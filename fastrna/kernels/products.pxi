@@ -437,20 +437,29 @@ cdef void product_of_units(Py_ssize_t units, Py_ssize_t vectors, Py_ssize_t dept
                            Py_ssize_t c_row) noexcept nogil:
     """C = bias + W^T B: a unit a row of C, in one chain of the depth."""
     cdef Parts panels = parts_of(vectors, WIDEST), tiles
-    cdef Py_ssize_t p, nv, t, mr, count, i
-    for p in range(panels.number):
-        nv = size_of(panels, p)
-        tiles = parts_of(units, tile_rows(nv))
-        i = 0
-        for t in range(2):  # first the tiles of a unit more
-            mr = tiles.size + 1 - t
-            count = tiles.larger if t == 0 else tiles.number - tiles.larger
-            if count > 0:
-                tiles_of_units(<int>mr, <int>nv, count, depth, w + i, w_row, b, b_row,
-                               bias + i * bias_step, bias_step, c + i * c_row, c_row)
-            i += count * mr
-        b += nv * LANES
-        c += nv * LANES
+    cdef Py_ssize_t k = 0, deep, p, nv, v, t, mr, count, i
+    cdef real *sums
+    while k < depth or k == 0:
+        deep = min(depth - k, DEPTH_BLOCK)
+        v = 0
+        for p in range(panels.number):
+            nv = size_of(panels, p)
+            tiles = parts_of(units, tile_rows(nv))
+            i = 0
+            for t in range(2):  # first the tiles of a unit more
+                mr = tiles.size + 1 - t
+                count = tiles.larger if t == 0 else tiles.number - tiles.larger
+                sums = c + i * c_row + v * LANES
+                if count > 0 and k == 0:
+                    tiles_of_units(<int>mr, <int>nv, count, deep, w + i, w_row, b + v * LANES,
+                                   b_row, bias + i * bias_step, bias_step, sums, c_row)
+                elif count > 0:
+                    tiles_across(<int>mr, <int>nv, nothing_ahead(), count, deep, w + k * w_row + i,
+                                 mr, w_row, b + k * b_row + v * LANES, b_row, sums, c_row, sums,
+                                 c_row)
+                i += count * mr
+            v += nv
+        k += DEPTH_BLOCK
 
 
 cdef void pack(Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,

@@ -4,16 +4,16 @@
 # of the columns before; nothing is stored and read again. On a Zen 4, where other units do it, the
 # first layer of 24-8-2 takes 0.73 us for 208 rows so, of which the multiply-adds alone would take
 # 0.68; X^T written first took 0.45 more. The weight gradient of whole vectors of inputs is a
-# product too, along them, dW_1^T = dZ_1^T X, without sums across lanes. Where many units read X^T
-# it is kept by the first few of them for the others. Rows that are not one after the other, or of
-# another type, are gathered before.
+# product too, along them, dW_1^T = dZ_1^T X, without sums across lanes. What else reads X^T has it
+# kept by the first tile: weights of inputs that fill no vector, and in predictions units past the
+# first tile (100-12-3 1.05; in training such a tile turns X again). Rows that are not one after the
+# other, or of another type, are gathered before.
 # Rejected: an example's units along the lanes, and two of its inputs side by side where the units
 # fill half a vector (1.08 us: numbers spread over 64 bytes take a third longer to multiply), tiles
 # of 12 or 16 units (64-100-10 as with 8).
 
 cdef enum:
     TURNING_UNITS = 8  # of a tile, at most: with columns of X on the way they fill 16 registers
-    MOST_TURNING = 16  # units from which on others had better read X^T, kept by the first tile
 
 
 cdef struct Examples:
@@ -62,49 +62,56 @@ cdef inline void load_columns_of(const real **rows,  # IN  (4,) every BLOCK_LANE
     weave_blocks(columns)
 
 
-cdef inline void turning_tile(const int units, Py_ssize_t vectors, Py_ssize_t n_in,
-                              const real *x,   # IN  (vectors LANES, n_in) X, rows x_row apart
+cdef inline void add_columns(const int units, Py_ssize_t left,
+                             const vec *columns,  # IN  (BLOCK_LANES,) of X, `left` of them or all
+                             const real *w,       # IN  (left, units) their weights, w_row apart
+                             Py_ssize_t w_row,
+                             vec *sums            # IN, OUT (units,)
+                             ) noexcept nogil:
+    cdef int i, k
+    for k in range(BLOCK_LANES):
+        if k < left:
+            for i in range(units):
+                sums[i] = sums[i] + columns[k] * splat(w[k * w_row + i])
+
+
+cdef inline void turning_tile(const int units, Py_ssize_t vectors, Py_ssize_t depth,
+                              const real *x,    # IN  (vectors LANES, depth) X, rows x_row apart
                               Py_ssize_t x_row,
-                              const real *w,   # IN  (n_in + 1, units) W and b, rows w_row apart
+                              const real *w,    # IN  (depth, units) W, rows w_row apart
                               Py_ssize_t w_row,
-                              real *z,         # OUT (units, vectors) Z^T, rows `stride` apart
+                              const real *bias,  # IN  (units,) what sums start from, or NULL: z
+                              real *z,          # OUT (units, vectors) Z^T, rows `stride` apart
                               Py_ssize_t kept,  # from this one on, the inputs of which
-                              real *across,    # OUT (n_in - kept, vectors) X^T is kept likewise
+                              real *across,     # OUT (depth - kept, vectors) X^T is kept likewise
                               Py_ssize_t stride) noexcept nogil:
-    """Z^T = W^T X^T + b of some units. The next LANES rows are asked for meanwhile (predictions of
-    64-100-10 and 24-8-2 1.02, 1.03)."""
+    """Z^T = b + W^T X^T of some units. The next LANES rows are asked for meanwhile, to L2: long
+    ones would not stay in L1 (predictions of 64-100-10 1.02, 10000-40-1 1.2; to L1 1.015, 0.9)."""
     cdef vec sums[TURNING_UNITS]
     cdef vec columns[BLOCK_LANES]
-    cdef Py_ssize_t v, j, whole = n_in - n_in % BLOCK_LANES
+    cdef Py_ssize_t v, j, left
     cdef int i, k
     cdef const real *rows[4]
-    cdef const real *w_j
     for v in range(vectors):
         for i in range(units):
-            sums[i] = splat(w[n_in * w_row + i])
-        w_j = w
+            sums[i] = load(z + i * stride) if bias == NULL else splat(bias[i])
         for i in range(4):
             rows[i] = x + i * BLOCK_LANES * x_row
-        for j from 0 <= j < whole by BLOCK_LANES:
+        for j from 0 <= j <= depth - BLOCK_LANES by BLOCK_LANES:
             load_columns_of(rows, x_row, j, columns)
             for i in range(4):
-                prefetch(rows[i] + (LANES + (j // BLOCK_LANES) % BLOCK_LANES) * x_row + j)
-            for k in range(BLOCK_LANES):
-                for i in range(units):
-                    sums[i] = sums[i] + columns[k] * splat(w_j[i])
-                w_j += w_row
+                prefetch_far(rows[i] + (LANES + (j // BLOCK_LANES) % BLOCK_LANES) * x_row + j)
+            add_columns(units, BLOCK_LANES, columns, w + j * w_row, w_row, sums)
             if j >= kept:
                 for k in range(BLOCK_LANES):
                     store(across + (j - kept + k) * stride, columns[k])
-        if whole < n_in:
-            load_columns_of(rows, x_row, whole, columns)
-            for k in range(BLOCK_LANES - 1):
-                if whole + k < n_in:
-                    for i in range(units):
-                        sums[i] = sums[i] + columns[k] * splat(w_j[i])
-                    w_j += w_row
-                    if whole >= kept:
-                        store(across + (whole - kept + k) * stride, columns[k])
+        left = depth % BLOCK_LANES
+        if left > 0:
+            j = depth - left
+            load_columns_of(rows, x_row, j, columns)
+            add_columns(units, left, columns, w + j * w_row, w_row, sums)
+            for k in range(left if j >= kept else 0):
+                store(across + (j - kept + k) * stride, columns[k])
         for i in range(units):
             store(z + i * stride, sums[i])
         x += LANES * x_row
@@ -112,48 +119,59 @@ cdef inline void turning_tile(const int units, Py_ssize_t vectors, Py_ssize_t n_
         across += LANES
 
 
-cdef void turning_tile_of(int units, Py_ssize_t vectors, Py_ssize_t n_in, const real *x,
-                          Py_ssize_t x_row, const real *w, Py_ssize_t w_row, real *z,
-                          Py_ssize_t kept, real *across, Py_ssize_t stride) noexcept nogil:
+cdef void turning_tile_of(int units, Py_ssize_t vectors, Py_ssize_t depth, const real *x,
+                          Py_ssize_t x_row, const real *w, Py_ssize_t w_row, const real *bias,
+                          real *z, Py_ssize_t kept, real *across,
+                          Py_ssize_t stride) noexcept nogil:
     """`turning_tile` with its units known at run time."""
     if units == 8:
-        turning_tile(8, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
+        turning_tile(8, vectors, depth, x, x_row, w, w_row, bias, z, kept, across, stride)
     elif units == 7:
-        turning_tile(7, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
+        turning_tile(7, vectors, depth, x, x_row, w, w_row, bias, z, kept, across, stride)
     elif units == 6:
-        turning_tile(6, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
+        turning_tile(6, vectors, depth, x, x_row, w, w_row, bias, z, kept, across, stride)
     elif units == 5:
-        turning_tile(5, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
+        turning_tile(5, vectors, depth, x, x_row, w, w_row, bias, z, kept, across, stride)
     elif units == 4:
-        turning_tile(4, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
+        turning_tile(4, vectors, depth, x, x_row, w, w_row, bias, z, kept, across, stride)
     elif units == 3:
-        turning_tile(3, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
+        turning_tile(3, vectors, depth, x, x_row, w, w_row, bias, z, kept, across, stride)
     elif units == 2:
-        turning_tile(2, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
+        turning_tile(2, vectors, depth, x, x_row, w, w_row, bias, z, kept, across, stride)
     else:
-        turning_tile(1, vectors, n_in, x, x_row, w, w_row, z, kept, across, stride)
+        turning_tile(1, vectors, depth, x, x_row, w, w_row, bias, z, kept, across, stride)
 
 
 cdef void turning_product(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t vectors,
                           const Examples *examples,  # IN  (vectors LANES, n_in) X
-                          const real *w,             # IN  (n_in + 1, n_out) W and b, w_row apart
-                          Py_ssize_t w_row,
+                          const real *w,             # IN  (n_in + 1, units) W and b, w_row apart,
+                          Py_ssize_t w_row,          # of which n_out are taken
                           real *z,                   # OUT (n_out, vectors) Z^T, `stride` apart
                           Py_ssize_t kept,           # from this one on, whole vectors, the inputs
                           real *across,              # OUT (n_in - kept, vectors) of X^T likewise
                           Py_ssize_t stride) noexcept nogil:
-    """Z_1^T = W_1^T X^T + b_1."""
+    """Z_1^T = b_1 + W_1^T X^T, in one chain of the inputs; X stays in L2 from tile to tile."""
     cdef Parts tiles = parts_of(n_out, TURNING_UNITS)
-    cdef Py_ssize_t t, units, lain = examples.in_place // LANES, lanes = examples.in_place
-    for t in range(tiles.number):
-        units = size_of(tiles, t)
-        turning_tile_of(<int>units, lain, n_in, examples.at, examples.row, w, w_row, z, kept,
-                        across, stride)
-        turning_tile_of(<int>units, vectors - lain, n_in, examples.gathered,
-                        examples.gathered_row, w, w_row, z + lanes, kept, across + lanes, stride)
-        w += units
-        z += units * stride
-        kept = n_in
+    cdef Py_ssize_t k, t, o, lain = examples.in_place, rest = vectors - lain // LANES
+    cdef Py_ssize_t deep, after
+    cdef int units
+    cdef const real *bias
+    cdef real *left
+    for k from 0 <= k < n_in by DEPTH_BLOCK:
+        deep = min(n_in - k, DEPTH_BLOCK)
+        after = max(kept - k, 0)
+        left = across + max(k - kept, 0) * stride
+        o = 0
+        for t in range(tiles.number):
+            units = <int>size_of(tiles, t)
+            bias = w + n_in * w_row + o if k == 0 else NULL
+            turning_tile_of(units, lain // LANES, deep, examples.at + k, examples.row,
+                            w + k * w_row + o, w_row, bias, z + o * stride, after, left, stride)
+            turning_tile_of(units, rest, deep, examples.gathered + k, examples.gathered_row,
+                            w + k * w_row + o, w_row, bias, z + o * stride + lain, after,
+                            left + lain, stride)
+            o += units
+            after = deep  # by the first tile
 
 
 cdef void gradient_from_rows(Py_ssize_t along, Py_ssize_t n_out, Py_ssize_t count,
