@@ -151,6 +151,24 @@ def test_widths_and_depths(dtype, rng, sizes, batch_size):
     assert_same_training(net, X, y, optimizer=fastrna.SGD(0.005, momentum=0.5), **options)
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(("m", "batch_size"), [(9, 1), (31, 7), (60, 24), (60, 25), (150, 70)])
+@pytest.mark.parametrize("n_x", [256, 301, 1030])
+def test_long_rows(dtype, rng, n_x, m, batch_size, n_threads):
+    """Rows gathered a few at a time, beside the products of those before."""
+    net = fastrna.Network([n_x, 90, 3], hidden="tanh", output="softmax", dtype=dtype, seed=1)
+    X, y = data(rng, "softmax", m, n_x, 3, dtype)
+    options = {"batch_size": batch_size, "epochs": 2, "seed": 3, "n_threads": n_threads}
+    assert_same_training(net, X, y, optimizer=fastrna.SGD(0.002, momentum=0.5), **options)
+
+
+def test_long_rows_in_more_than_one_chunk(dtype, rng):
+    net = fastrna.Network([260, 300, 3], hidden="tanh", output="softmax", dtype=dtype, seed=1)
+    X, y = data(rng, "softmax", 1300, 260, 3, dtype)
+    options = {"batch_size": 600, "epochs": 2, "seed": 3, "n_threads": 1}
+    assert_same_training(net, X, y, optimizer=fastrna.SGD(0.01, momentum=0.5), **options)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize(("m", "batch_size"), [(370, 160), (1100, 600)])
 @pytest.mark.parametrize("optimizer", [o for o in OPTIMIZERS if o != fastrna.Adam(0.01)], ids=str)

@@ -129,6 +129,7 @@ cdef class Data:
     cdef object owners
     cdef const char *x
     cdef Py_ssize_t row_bytes, step
+    cdef Py_ssize_t row_extent  # bytes of a row whose numbers lie side by side, or 0
     cdef readonly bint is_sparse
     cdef readonly bint plain  # whether rows of X are of the network's type, unscaled, contiguous
     cdef Py_ssize_t whole_x, whole_y  # rows, from the first on, that may be read by whole vectors
@@ -157,6 +158,8 @@ cdef class Data:
             self.x = <const char *>cnp.PyArray_DATA(X)
             self.row_bytes = cnp.PyArray_STRIDE(X, 0)
             self.step = cnp.PyArray_STRIDE(X, 1) // cnp.PyArray_ITEMSIZE(X)
+            if self.step == 1:
+                self.row_extent = n_x * cnp.PyArray_ITEMSIZE(X)
         if y is not None:
             if cnp.PyArray_NDIM(y) == 1:
                 self.classes = <const long long *>cnp.PyArray_DATA(y)
@@ -282,7 +285,8 @@ cdef bint reads_matrices(Data data, X, y):
     data.m = cnp.PyArray_DIM(X, 0)
     data.kind = FLOAT32 if sizeof(real) == 4 else FLOAT64
     data.x, data.y = <const char *>cnp.PyArray_DATA(X), <const real *>cnp.PyArray_DATA(y)
-    data.row_bytes, data.step = data.n_x * sizeof(real), 1
+    data.row_bytes = data.row_extent = data.n_x * sizeof(real)
+    data.step = 1
     data.plain = True
     data.find_whole_rows()
     data.total_weight = data.m

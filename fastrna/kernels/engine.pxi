@@ -337,6 +337,7 @@ cdef class Engine(Steps):
         self.team = team
         self.seat(team)
         self.net.shared_input = shares_input(&self.net, team, data.plain)
+        self.net.long_rows = has_long_rows(&self.net)
         self.net.transposing = not self.net.turned and (
             self.input_gradient or batch_size > FEW_ROWS)
         self.flat = <real *>cnp.PyArray_DATA(parameters)
@@ -372,6 +373,7 @@ cdef class Engine(Steps):
         self.team = team
         self.seat(team)
         self.net.shared_input = shares_input(&self.net, team, data.plain)
+        self.net.long_rows = has_long_rows(&self.net)
         self.net.transposing = self.input_gradient or data.m > FEW_ROWS
         self.epoch_costs, self.epoch_seconds, self.rates = &cost, &seconds, &rate
         self.epochs, self.batch_size, self.target_cost = 1, data.m, -1
@@ -394,7 +396,7 @@ cdef class Engine(Steps):
         self.begin(data, None, None)
         team = min(n_threads, self.count)
         self.seat(team)
-        self.net.transposing, self.net.shared_input = False, True
+        self.net.transposing, self.net.shared_input, self.net.long_rows = False, True, False
         with nogil:
             self.load(flat)
             self.run(False, team)
@@ -413,7 +415,7 @@ cdef class Engine(Steps):
         cdef real *d
         cdef const real *a
         self.begin(data, None, None)
-        net.transposing, net.shared_input = True, False
+        net.transposing, net.shared_input, net.long_rows = True, False, False
         desk = self.desks
         self.take_place(desk, 0, 1)
         with nogil:

@@ -4,7 +4,16 @@
 # Design: Z_l = A_{l-1} W_l + b_l is one call of `product`, from the bias on. Where a team shares
 # units (layers.pxi) a thread computes the shares of its own parts and adds them as a tree, for few
 # rows and one panel at a time, so that those that wait for others stay in L1. After the units of a
-# block comes a column of ones, which makes the bias one more row of dW.
+# block comes a column of ones, which makes the bias one more row of dW. Long rows of X are gathered
+# among the first layer's products: a core can wait for a few lines of memory at a time only, and on
+# a Zen 4 copied 15 GB/s with nothing else to do (784-128-10 1.05 on one thread, 1.07 on two).
+# Rejected: blocks of 12 or 48 such rows (0.98 to 1.00), each thread beginning with another one, and
+# the lines that rows are copied to asked for as well (nothing).
+
+cdef enum:
+    LONG_ROWS = 256         # inputs, from which on rows are gathered so (from 64 to 200 nothing)
+    GATHERED_ROWS = 4 * MR  # and how many at a time
+
 
 cdef void sum_of_parts(const Layer *below, const Layer *layer, Py_ssize_t first, Py_ssize_t last,
                        Py_ssize_t rows, Py_ssize_t first_panel, Py_ssize_t last_panel,
@@ -162,11 +171,49 @@ cdef void whole_product(const Net *net, const Desk *desk, Py_ssize_t l, Share ow
             False, layer.z + lo * layer.stride, layer.stride, wanted)
 
 
+cdef inline bint gathers_inputs(const Net *net, const Desk *desk) noexcept nogil:
+    """Whether the first layer gathers the rows of X that it reads, on this thread."""
+    return net.long_rows and not (desk.ahead or desk.team > 1 and net.shared_input)
+
+
+cdef Region rows_to_come(const Desk *desk, Data data,
+                         const long long *chunk, Py_ssize_t first, Py_ssize_t count,
+                         const char **pieces  # scratch (count,)
+                         ) noexcept nogil:
+    """`count` rows of X from place `first` of the chunk on, or as many as there are."""
+    cdef Region region = nowhere()
+    cdef Py_ssize_t s
+    count = min(count, desk.to_come - first)
+    for s in range(count):
+        pieces[s] = data.x + chunk[first + s] * data.row_bytes
+    if count > 0:
+        region.at, region.bytes = pieces[0], data.row_extent
+        region.others, region.more = pieces + 1, count - 1
+    return region
+
+
+cdef void gathered_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t rows,
+                         const long long *chunk) noexcept nogil:
+    """Z_1 = X W_1 + b_1, own columns, from rows of X that are gathered a few at a time. Those that
+    follow, in the end the first ones of the next mini-batch, come from memory meanwhile."""
+    cdef const char *pieces[GATHERED_ROWS]
+    cdef Py_ssize_t i = 0, n, following
+    while i < rows:
+        n = min(GATHERED_ROWS, rows - i)
+        following = min(GATHERED_ROWS, rows - i - n if i + n < rows else rows)
+        data.gather(chunk, i, n, desk.input + i * net.input_stride, net.input_stride)
+        whole_product(net, desk, 0, desk.layers[0].own, i, i + n,
+                      rows_to_come(desk, data, chunk, i + n, following, pieces))
+        i += n
+
+
 cdef void first_layer(const Net *net, const Desk *desk, Data data, Py_ssize_t lo, Py_ssize_t hi,
                       const long long *chunk) noexcept nogil:
     """Z_1 = X W_1 + b_1, own columns of rows lo to hi of the chunk."""
     if net.sparse:
         sparse_forward(desk, data, lo, hi, chunk)
+    elif gathers_inputs(net, desk):
+        gathered_layer(net, desk, data, hi, chunk)
     elif not desk.ahead:
         whole_product(net, desk, 0, desk.layers[0].own, lo, hi, nowhere())
 

@@ -84,6 +84,7 @@ cdef struct Net:
     bint transposing           # whether W^T is kept for the input gradient
     bint alone                 # whether every desk computes all outputs and costs, in a shared step
     bint shared_input          # whether the desks gather one input block together, in this call
+    bint long_rows             # whether the first layer gathers what it reads, where it can
     bint past_caches           # whether what others read is stored so at present: crossing.pxi
 
 
@@ -103,6 +104,7 @@ cdef struct Desk:
     Layer *layers
     unsigned long long step    # mini-batches done
     Py_ssize_t turn            # which of what exists twice this mini-batch writes: 0 or 1
+    Py_ssize_t to_come         # examples of the epoch from this chunk on
     bint ahead                 # whether z of the first layer is there already
     real *input                # (capacity, input_stride) rows of X, each followed by a 1:
     real *own_input            # in a block of its own, or of the first desk's

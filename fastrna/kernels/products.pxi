@@ -27,6 +27,11 @@ cdef enum:
     TALL = 8               # rows of a tile of few vectors
 
 
+cdef inline Py_ssize_t blocks_of(Py_ssize_t count, Py_ssize_t size) noexcept nogil:
+    """How many blocks of `size` things, at most, hold them all."""
+    return (count + size - 1) // size
+
+
 cdef enum Fetch:
     NOTHING, TO_READ, TO_WRITE
     TO_WRITE_AND_READ  # A as well, for the tiles that follow
@@ -36,31 +41,68 @@ cdef enum Start:  # of the sums of a product: 0, the last row of B, or what is i
     FROM_ZERO, FROM_BIAS, FROM_C
 
 
+cdef struct Region:
+    # Memory that is wanted after a product, which has it fetched to L2 on the way: pieces of as
+    # many bytes each; or 0 bytes.
+    const char *at             # the first piece
+    Py_ssize_t bytes
+    const char **others        # where the pieces after it are,
+    Py_ssize_t more            # and how many
+
+
 cdef struct Ahead:
     # Memory that is wanted soon, asked for while tiles are computed, a little at each step of the
     # depth: a burst would fill the few places for lines under way and hold up the loads.
     const char *one            # two streams, `step` bytes a step of the depth
     const char *other
     Py_ssize_t step
+    Py_ssize_t left            # steps, of what is read, to the end of this piece,
+    Region rest                # and the pieces after it
     bint far                   # whether A^T, whose rows lie across, is larger than L1 by far
-
-
-cdef struct Region:
-    # Memory that is wanted after a product, which has it fetched to L2 on the way; or 0 bytes.
-    const char *at
-    Py_ssize_t bytes
 
 
 cdef inline Region nowhere() noexcept nogil:
     cdef Region region
-    region.at, region.bytes = NULL, 0
+    region.at, region.bytes, region.others, region.more = NULL, 0, NULL, 0
     return region
 
 
 cdef inline Ahead nothing_ahead() noexcept nogil:
     cdef Ahead ahead
-    ahead.one, ahead.other, ahead.step, ahead.far = NULL, NULL, 0, False
+    ahead.one, ahead.other, ahead.step, ahead.left, ahead.far = NULL, NULL, 0, 0, False
+    ahead.rest = nowhere()
     return ahead
+
+
+cdef inline Ahead read_ahead(Region region, Py_ssize_t steps) noexcept nogil:
+    """All of a region in so many steps of the depth."""
+    cdef Ahead ahead = nothing_ahead()
+    if region.bytes > 0 and steps > 0:
+        ahead.one, ahead.rest = region.at, region
+        ahead.step = (region.more + 1) * region.bytes // steps + 1
+        ahead.left = blocks_of(region.bytes, ahead.step)
+    return ahead
+
+
+cdef inline void next_piece(Ahead *ahead) noexcept nogil:
+    """Past the end of one piece; past that of the last there is nothing, which does no harm."""
+    ahead.left = blocks_of(ahead.rest.bytes, ahead.step)
+    if ahead.rest.more > 0:
+        ahead.one = ahead.rest.others[0]
+        ahead.rest.others += 1
+        ahead.rest.more -= 1
+
+
+cdef void move_on(Ahead *ahead, Py_ssize_t steps) noexcept nogil:
+    """What is asked for after so many steps of the depth."""
+    if ahead.step == 0:
+        return
+    while steps >= ahead.left:
+        steps -= ahead.left
+        ahead.one += ahead.left * ahead.step
+        next_piece(ahead)
+    ahead.one += steps * ahead.step
+    ahead.left -= steps
 
 
 cdef inline void tiles(const int mr, const int nv, const int fetch, const bint spread, Ahead ahead,
@@ -105,14 +147,17 @@ cdef inline void tiles(const int mr, const int nv, const int fetch, const bint s
                 row[j] = load(b_k + j * LANES)
             if fetch == TO_READ:
                 prefetch_far(ahead.one)
+                ahead.one += ahead.step
+                ahead.left -= 1
+                if ahead.left == 0:
+                    next_piece(&ahead)
             elif fetch:
                 prefetch_to_write(ahead.one)
                 prefetch_to_write(ahead.other)
+                ahead.one += ahead.step
                 ahead.other += ahead.step
             if fetch == TO_WRITE_AND_READ:
                 prefetch(a_k + CACHE_LINE // sizeof(real))
-            if fetch:
-                ahead.one += ahead.step
             for i in range(mr):
                 x = splat(a_k[i * a_row] if i < 3 else a_high[(i - 3) * a_row] if i < 6
                           else a_top[(i - 6) * a_row])
@@ -220,11 +265,6 @@ cdef void tiles_across(int mr, int nv, Ahead ahead, Py_ssize_t count, Py_ssize_t
     fetched. A function of its own, as in a larger one GCC runs out of registers."""
     tiles_ahead(mr, nv, TO_WRITE, False, ahead, count, depth, a, a_tile, 1, a_depth, b, b_depth,
                 start, start_row, False, c, c_row)
-
-
-cdef inline Py_ssize_t blocks_of(Py_ssize_t count, Py_ssize_t size) noexcept nogil:
-    """How many blocks of `size` things, at most, hold them all."""
-    return (count + size - 1) // size
 
 
 cdef inline Py_ssize_t part_of(Py_ssize_t count, Py_ssize_t rank, Py_ssize_t team) noexcept nogil:
@@ -401,10 +441,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                 region = rows_of_panel(b, vectors, b_rows, p + 1, b_first + k, deep)
             else:
                 region = nowhere()
-            ahead = nothing_ahead()
-            if region.bytes > 0 and rows > 0 and deep > 0:
-                ahead.one = region.at
-                ahead.step = region.bytes // (tiles.number * deep) + 1
+            ahead = read_ahead(region, tiles.number * deep)
             i = 0
             for t in range(2):  # first the tiles of a row more
                 mr = tiles.size + 1 - t
@@ -420,7 +457,7 @@ cdef void product(Py_ssize_t rows, Py_ssize_t vectors,
                 tiles_of(<int>mr, <int>nv, ahead, count, deep, a + i * a_row + k, a_row,
                          panel + (b_first + k) * b_depth, b_depth, start, start_row,
                          more and k == 0, c + i * c_row + v * LANES, c_row)
-                ahead.one += count * deep * ahead.step
+                move_on(&ahead, count * deep)
                 i += count * mr
             v += nv
         k += DEPTH_BLOCK

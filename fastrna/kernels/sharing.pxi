@@ -119,6 +119,11 @@ cdef bint shares_input(const Net *net, Py_ssize_t team, bint plain) noexcept nog
     return net.sharing == BY_TASKS
 
 
+cdef bint has_long_rows(const Net *net) noexcept nogil:
+    """Whether rows of X are worth to be fetched while others are used: see `gathered_layer`."""
+    return net.sharing == BY_UNITS and not net.sparse and net.n_x >= LONG_ROWS
+
+
 cdef Py_ssize_t most_useful(const Net *net, const Layer *layers, Py_ssize_t team) noexcept nogil:
     """How many of a team have work in training."""
     cdef Py_ssize_t l, tasks = 1

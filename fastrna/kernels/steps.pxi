@@ -97,12 +97,13 @@ cdef class Steps(Workspace):
 
     @cython.final
     cdef void gather(self, Desk *desk, Py_ssize_t count, const long long *chunk) noexcept nogil:
-        """All rows of the chunk into the desk's input, or together into the one they share. Where
-        each gathers all, it begins with its part, and then finds what others have brought along."""
+        """All rows of the chunk into the desk's input, or together into the one they share; unless
+        the first layer does so. Where each gathers all, it begins with its part, and then finds
+        what others have brought along."""
         cdef Py_ssize_t lo = part_of(count, desk.rank, desk.team), hi = count
         cdef Py_ssize_t stride = self.net.input_stride
         cdef bint together = desk.team > 1 and self.net.shared_input
-        if self.net.sparse or desk.ahead:
+        if self.net.sparse or desk.ahead or gathers_inputs(&self.net, desk):
             return
         if together:
             hi = part_of(count, desk.rank + 1, desk.team)
@@ -225,6 +226,7 @@ cdef class Steps(Workspace):
             n = size_of(chunks, c)
             ends = c == chunks.number - 1
             chunk = self.order + at
+            desk.to_come = self.count - at
             lo, hi = 0, n
             if desk.team > 1 and not net.alone:
                 lo = part_of(n, desk.rank, desk.team)
