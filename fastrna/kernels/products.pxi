@@ -664,6 +664,48 @@ cdef inline vec dot(Py_ssize_t nv, const real *a, const real *b, vec so_far) noe
     return so_far
 
 
+cdef inline void dots_of_square(const int nv, bint begins, bint ends,
+                                const real *d,     # IN  (nv vectors,)
+                                const real *rows,  # IN  (LANES, nv vectors), `row` apart
+                                Py_ssize_t row,
+                                vec *so_far,       # (LANES,) IN unless it begins, OUT unless it ends
+                                real *c            # OUT (LANES,), where it ends
+                                ) noexcept nogil:
+    """nv vectors of d times LANES rows; with the last ones sums across lanes go to c."""
+    cdef vec dots[LANES]
+    cdef vec y[WIDEST]
+    cdef int r, j, once
+    for once in range(1):  # a loop around the others keeps `dots` in registers: see `tiles`
+        for r in range(LANES):
+            dots[r] = splat(0) if begins else so_far[r]
+        for j in range(nv):
+            y[j] = load(d + j * LANES)
+        for r in range(LANES):
+            for j in range(nv):
+                dots[r] = dots[r] + y[j] * load(rows + j * LANES)
+            rows += row
+        if ends:
+            store(c, sums_of(dots))
+        else:
+            for r in range(LANES):
+                so_far[r] = dots[r]
+
+
+cdef inline void dots_of_panel(const bint packed, Py_ssize_t nv, bint begins, bint ends,
+                               const real *d, const real *rows,
+                               Py_ssize_t row,     # unless the rows are packed
+                               vec *so_far, real *c) noexcept nogil:
+    """`dots_of_square` with its size known at run time."""
+    if WIDEST >= 4 and nv == 4:
+        dots_of_square(4, begins, ends, d, rows, 4 * LANES if packed else row, so_far, c)
+    elif WIDEST >= 3 and nv == 3:
+        dots_of_square(3, begins, ends, d, rows, 3 * LANES if packed else row, so_far, c)
+    elif nv == 2:
+        dots_of_square(2, begins, ends, d, rows, 2 * LANES if packed else row, so_far, c)
+    else:
+        dots_of_square(1, begins, ends, d, rows, LANES if packed else row, so_far, c)
+
+
 cdef void dot_columns(Py_ssize_t rows, Py_ssize_t n_out, Py_ssize_t vectors,
                       Py_ssize_t first_panel, Py_ssize_t last_panel,  # of the vectors of n_in
                       const real *a,        # IN  (rows, vectors), rows a_row apart
@@ -676,65 +718,35 @@ cdef void dot_columns(Py_ssize_t rows, Py_ssize_t n_out, Py_ssize_t vectors,
     """A W + b over some inputs for a layer of a few units, whose tiles would use a few lanes of a
     vector: dot products, a vector's worth of rows at a time."""
     cdef Parts panels = panels_in(vectors)
-    cdef Py_ssize_t s = 0, n, o, p, nv, v, j, r
+    cdef Py_ssize_t s = 0, n, o, p, nv, v, r
     cdef vec dots[LANES]
     cdef real sums[LANES]
     cdef const real *w
-    cdef vec x
     while s < rows:
         n = LANES if rows - s >= LANES else 1
         if not more:
             for r in range(n):
                 store(c + r * c_row, splat(0))
         for o in range(n_out):
-            for r in range(LANES):
-                dots[r] = splat(0)
+            dots[0] = splat(0)
+            store(sums, dots[0])
             v = vector_of_panel(vectors, first_panel)
             for p in range(first_panel, last_panel):
                 nv = size_of(panels, p)
                 w = across + (v * n_out + o * nv) * LANES
                 if n == LANES:
-                    for j in range(nv):
-                        x = load(w + j * LANES)
-                        for r in range(LANES):
-                            dots[r] = dots[r] + load(a + r * a_row + (v + j) * LANES) * x
+                    dots_of_panel(False, nv, p == first_panel, p + 1 == last_panel, w,
+                                  a + v * LANES, a_row, dots, sums)
                 else:
                     dots[0] = dot(nv, a + v * LANES, w, dots[0])
                 v += nv
-            if n == LANES:
-                store(sums, sums_of(dots))
-            else:
+            if n == 1:
                 sums[0] = sum_of(dots[0])
             for r in range(n):
                 c[r * c_row + o] += sums[r] + (bias[o] if bias != NULL else 0)
         s += n
         a += n * a_row
         c += n * c_row
-
-
-cdef inline void dots_of_square(const int nv, bint begins, bint ends,
-                                const real *d,  # IN  (nv vectors,)
-                                const real *w,  # IN  (LANES, nv vectors)
-                                vec *so_far,    # IN unless it begins, OUT unless it ends (LANES,)
-                                real *c         # OUT (LANES,), where it ends
-                                ) noexcept nogil:
-    """nv vectors of d times LANES rows of a panel; with the last one sums across lanes go to c."""
-    cdef vec dots[LANES]
-    cdef vec y[WIDEST]
-    cdef int r, j, once
-    for once in range(1):  # a loop around the others keeps `dots` in registers: see `tiles`
-        for r in range(LANES):
-            dots[r] = splat(0) if begins else so_far[r]
-        for j in range(nv):
-            y[j] = load(d + j * LANES)
-        for r in range(LANES):
-            for j in range(nv):
-                dots[r] = dots[r] + y[j] * load(w + (r * nv + j) * LANES)
-        if ends:
-            store(c, sums_of(dots))
-        else:
-            for r in range(LANES):
-                so_far[r] = dots[r]
 
 
 cdef inline real dot_of_row(Parts panels, Py_ssize_t packed_rows,
@@ -765,7 +777,7 @@ cdef void dot_rows(Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_
     cdef Py_ssize_t s, i, at, p, nv, v
     cdef const real *w
     cdef vec dots[LANES]
-    cdef bint begins, ends, few = last - first < LANES
+    cdef bint few = last - first < LANES
     for s in range(rows):
         for i from first <= i < (last if few else first):
             c[i] = dot_of_row(panels, packed_rows, d, packed, i)
@@ -775,15 +787,8 @@ cdef void dot_rows(Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_
             for p in range(panels.number):
                 nv = size_of(panels, p)
                 w = packed + (v * packed_rows + at * nv) * LANES
-                begins, ends = p == 0, p + 1 == panels.number
-                if WIDEST >= 4 and nv == 4:
-                    dots_of_square(4, begins, ends, d + v * LANES, w, dots, c + at)
-                elif WIDEST >= 3 and nv == 3:
-                    dots_of_square(3, begins, ends, d + v * LANES, w, dots, c + at)
-                elif nv == 2:
-                    dots_of_square(2, begins, ends, d + v * LANES, w, dots, c + at)
-                else:
-                    dots_of_square(1, begins, ends, d + v * LANES, w, dots, c + at)
+                dots_of_panel(True, nv, p == 0, p + 1 == panels.number, d + v * LANES, w, 0, dots,
+                              c + at)
                 v += nv
         d += d_row
         c += c_row
