@@ -668,7 +668,7 @@ cdef inline void dots_of_square(const int nv, bint begins, bint ends,
                                 const real *d,     # IN  (nv vectors,)
                                 const real *rows,  # IN  (LANES, nv vectors), `row` apart
                                 Py_ssize_t row,
-                                vec *so_far,       # (LANES,) IN unless it begins, OUT unless it ends
+                                vec *so_far,       # (LANES,) IN unless it begins, OUT unless ends
                                 real *c            # OUT (LANES,), where it ends
                                 ) noexcept nogil:
     """nv vectors of d times LANES rows; with the last ones sums across lanes go to c."""
