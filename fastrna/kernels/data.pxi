@@ -5,8 +5,8 @@
 # block, straight from the user's array: no copy of X is ever made, whatever its type or strides,
 # and a memmap is read a mini-batch at a time. The ones column that follows the inputs makes the
 # bias one more row of weights: its gradient falls out of A^T dZ.
-# Rejected: products that read X through row pointers (no conversion, no scaling; the gather is 5 %
-# of the widest net's step).
+# Rejected: products that read X through row pointers (no conversion, no scaling; copying takes 5 %
+# of a step of 784-128-10 on two threads, and less of wider nets').
 
 cdef enum Source:
     FLOAT32, FLOAT64, UINT8, INT8, UINT16, INT16, UINT32, INT32, UINT64, INT64
