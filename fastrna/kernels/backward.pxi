@@ -211,6 +211,15 @@ cdef void slight_gradient(const Layer *layer, Py_ssize_t lo, Py_ssize_t hi, Py_s
             memcpy(so_far + o * n, <real *>across + o * nv * LANES, n * sizeof(real))
 
 
+cdef inline const real *written_by(const Update *u, const Layer *layer, const real *gradient,
+                                   bint second) noexcept nogil:
+    """One of the arrays that an update writes, to be asked for; of two the second. Never one that
+    there is not: a processor may search for its page each time."""
+    if u.optimizer == NO_UPDATE:
+        return gradient
+    return layer.velocity if second and layer.velocity != NULL else layer.weights
+
+
 cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_ssize_t hi,
                          Py_ssize_t first_panel, Py_ssize_t last_panel, Py_ssize_t row,
                          Py_ssize_t count,
@@ -272,8 +281,8 @@ cdef void gradient_tiles(const Net *net, const Layer *layer, Py_ssize_t lo, Py_s
                              + lo * size_of(panels, p + 1) * LANES)
             ahead.step = (rows if last else n * mr) * width * sizeof(real) // (n * count)
             if last:
-                ahead.one = <const char *>(layer.weights + following)
-                ahead.other = <const char *>(layer.velocity + following)
+                ahead.one = <const char *>(written_by(u, layer, gradient, False) + following)
+                ahead.other = <const char *>(written_by(u, layer, gradient, True) + following)
             else:
                 ahead.one = ahead.other = <const char *>so_far
             tiles_across(<int>mr, <int>nv, ahead, n, count, columns, tile_step, depth_step, d,

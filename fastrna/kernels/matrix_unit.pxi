@@ -462,8 +462,9 @@ cdef void matrix_gradient(MatrixUnit *unit, Layer *layer, Py_ssize_t l, Py_ssize
         a = layer.cells + i // CELL_ROWS * blocks * CELL
         following = at + (i + rows) * width
         bytes = min(SQUARE, hi - i - rows) * width * sizeof(real) if last else 0
-        streams[0] = stream_of(layer.weights + following, bytes, blocks_of(nv, 2) * blocks)
-        streams[1] = stream_of(layer.velocity + following, bytes, blocks_of(nv, 2) * blocks)
+        for k in range(2):
+            streams[k] = stream_of(written_by(u, layer, layer.gradient, k) + following, bytes,
+                                   blocks_of(nv, 2) * blocks)
         for j from 0 <= j < nv by 2:
             clear_sums()
             for k in range(blocks):
