@@ -13,8 +13,6 @@ from functools import cached_property
 
 import numpy as np
 
-MOMENTUM = 0.9
-
 
 @dataclass(frozen=True)
 class Case:
@@ -37,6 +35,8 @@ class Case:
         The ratio to the fastest peer that fastrna is meant to reach.
     limit : float or None
         The seconds that fastrna is meant not to exceed.
+    momentum : float
+        Of the descent in the epochs.
     call : str
         Which of fastrna's ways of asking for the same thing ("" is the usual one).
     """
@@ -49,6 +49,7 @@ class Case:
     dtype: str = "float32"
     target: float | None = None
     limit: float | None = None
+    momentum: float = 0.9
     call: str = ""
 
     @property
@@ -59,6 +60,8 @@ class Case:
             words[-1] += f", {self.batch}"
         if self.dtype != "float32":
             words.append(self.dtype)
+        if not self.momentum:
+            words.append("no momentum")
         return " ".join([*words, self.call]).strip()
 
     @property
@@ -146,7 +149,7 @@ MAIN = [
 ]
 
 # Shapes nobody tuned for: odd widths, few outputs, many layers, odd and huge batches, float64,
-# the other activations.
+# the other activations; and descent without momentum.
 EXTRA = [
     Case((13, 37, 29, 5), "relu", "softmax", 5000, 32),
     Case((31, 67, 3), "tanh", "softmax", 5000, 50),
@@ -162,6 +165,7 @@ EXTRA = [
     Case((16, 64, 64, 4), "silu", "softmax", 5000, 64),
     Case((64, 100, 10), "relu", "softmax", 1797, 32, "float64"),
     Case((784, 128, 10), "relu", "softmax", 10000, 128, "float64"),
+    Case((784, 128, 10), "relu", "softmax", 10000, 128, momentum=0.0),
 ]
 
 # How cost grows: with the width of two hidden layers, and with the number of examples.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from cases import MOMENTUM, Case
+from cases import Case
 from workers import Way, statement
 
 import fastrna
@@ -43,7 +43,7 @@ def network(case: Case) -> fastrna.Network:
 
 def trainer(case: Case, n_threads: int | None = None) -> fastrna.Trainer:
     """Make a trainer with the settings that all peers use."""
-    optimizer = fastrna.SGD(case.learning_rate, momentum=MOMENTUM)
+    optimizer = fastrna.SGD(case.learning_rate, momentum=case.momentum)
     return fastrna.Trainer(
         network(case), optimizer=optimizer, batch_size=case.batch, seed=0, n_threads=n_threads
     )

@@ -7,7 +7,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from cases import MOMENTUM, Case
+from cases import Case
 from workers import Way, statement
 
 # Every call is waited for at once, so handing it to another thread could only cost.
@@ -70,10 +70,11 @@ def epochs(case: Case, inside: bool) -> list[Way]:
     def step(state, batch):
         parameters, velocity = state
         cost, gradient = jax.value_and_grad(lambda p: _cost(case, p, *batch))(parameters)
-        velocity = jax.tree.map(
-            lambda v, g: MOMENTUM * v - case.learning_rate * g, velocity, gradient
-        )
-        return (jax.tree.map(jnp.add, parameters, velocity), velocity), cost
+        change = jax.tree.map(lambda g: -case.learning_rate * g, gradient)
+        if case.momentum:
+            velocity = jax.tree.map(lambda v, c: case.momentum * v + c, velocity, change)
+            change = velocity
+        return (jax.tree.map(jnp.add, parameters, change), velocity), cost
 
     def visit(state, order, X, y, gather_once, unroll):
         cut = n_full * case.batch

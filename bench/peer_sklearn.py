@@ -6,7 +6,7 @@ import os
 import warnings
 
 import sklearn
-from cases import MOMENTUM, Case
+from cases import Case
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from threadpoolctl import threadpool_limits
@@ -35,7 +35,7 @@ def _model(case: Case):
         alpha=0.0,
         batch_size=min(case.batch or case.m, case.m),
         learning_rate_init=case.learning_rate,
-        momentum=MOMENTUM,
+        momentum=case.momentum,
         nesterovs_momentum=False,
         n_iter_no_change=10**9,
         warm_start=True,

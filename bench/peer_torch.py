@@ -6,7 +6,7 @@ import os
 import warnings
 
 import torch
-from cases import MOMENTUM, Case
+from cases import Case
 from torch.nn import functional
 from workers import Way, statement
 
@@ -64,7 +64,7 @@ def epoch(case: Case) -> list[Way]:
         X, y = tensors(case)
         model = model_of(case)
         optimizer = torch.optim.SGD(
-            model.parameters(), case.learning_rate, MOMENTUM, **{kind: True}
+            model.parameters(), case.learning_rate, case.momentum, **{kind: True}
         )
 
         def run(n):

@@ -9,7 +9,7 @@ import types
 import warnings
 
 import torch
-from cases import MOMENTUM, Case
+from cases import Case
 from peer_torch import N_THREADS, cost_of, model_of, tensors, versions, weights_of
 from workers import Unsupported, Way
 
@@ -61,8 +61,10 @@ def epoch(case: Case) -> list[Way]:
         def step(parameters, velocity, xb, yb):
             gradient = torch.func.grad(cost)(parameters, xb, yb)
             for p, v, g in zip(parameters, velocity, gradient, strict=True):
-                v.mul_(MOMENTUM).sub_(g, alpha=case.learning_rate)
-                p.add_(v)
+                if case.momentum:
+                    p.add_(v.mul_(case.momentum).sub_(g, alpha=case.learning_rate))
+                else:
+                    p.sub_(g, alpha=case.learning_rate)
 
         full, short = _compile(step), _compile(step)
 

@@ -26,14 +26,14 @@ def each(chosen):
 @both
 @each([*cases.MAIN, cases.EXTRA[5], cases.EXTRA[7], cases.EXTRA[12]])
 def test_epoch(compare, implementation, case):
-    """One epoch of mini-batch descent with momentum, shuffle and gather included."""
+    """One epoch of mini-batch descent, shuffle and gather included."""
     X, y = case.data
     if implementation == "fastrna":
         trainer = peer_fastrna.trainer(case)
         run, arguments = trainer.epoch, (trainer.prepare(X, y),)
     else:
         net = peer_fastrna.network(case)
-        optimizer = fastrna.SGD(case.learning_rate, momentum=cases.MOMENTUM)
+        optimizer = fastrna.SGD(case.learning_rate, momentum=case.momentum)
 
         def run():
             reference.train(net, X, y, optimizer=optimizer, batch_size=case.batch, epochs=1, seed=0)
