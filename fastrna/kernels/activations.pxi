@@ -11,7 +11,6 @@
 # numbers.
 
 cdef extern from "math.h" nogil:
-    double erfc(double x)
     double math_exp "exp"(double x)
     double math_sqrt "sqrt"(double x)
     double math_pow "pow"(double x, double y)
@@ -36,21 +35,6 @@ cdef inline vec sigmoid(vec z) noexcept nogil:
 cdef inline vec softplus(vec z) noexcept nogil:
     """ln(1 + e^z) = max(z, 0) + ln(1 + e^-|z|)."""
     return larger(splat(0), z) + log1p_of(exp_of_negative(-absolute(z)))
-
-
-cdef inline vec normal_cdf(vec z) noexcept nogil:
-    """Phi(z) = erfc(-z / sqrt 2) / 2, by the C library, lane by lane."""
-    cdef real lanes[LANES]
-    cdef int i
-    store(lanes, z)
-    for i in range(LANES):
-        lanes[i] = <real>(0.5 * erfc(-0.70710678118654752440 * lanes[i]))
-    return load(lanes)
-
-
-cdef inline vec normal_density(vec z) noexcept nogil:
-    """e^(-z^2/2) / sqrt(2 pi)."""
-    return exp_of_negative(z * z * <real>-0.5) * <real>0.39894228040143267794
 
 
 cdef inline vec g(const int activation, real parameter, vec z) noexcept nogil:
@@ -102,7 +86,7 @@ cdef inline vec g_prime(const int activation, real parameter, vec z, vec a) noex
     elif activation == SOFTPLUS:
         return -expm1_of_negative(-a)
     elif activation == GELU:
-        return normal_cdf(z) + z * normal_density(z)
+        return normal_cdf_slope(z)
     elif activation == SILU:
         s = sigmoid(z)
         return s * (one + z * (one - s))

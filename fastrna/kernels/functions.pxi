@@ -1,11 +1,13 @@
-# Elementary functions of one vector: exp, expm1, tanh, log, log1p.
+# Functions of one vector: exp, expm1, tanh, log, log1p, and the normal distribution's.
 #
 # Design: straight-line code (reduce the argument, a polynomial, scale back), so that a loop over
 # vectors keeps the FMA units busy; a branch an element made a tanh net three times slower. One body
 # serves float32 and float64: only the number of terms differs, and the compiler unrolls it away.
 # Coefficients are the series' own (1/k!, 2/(2k+1)): one term longer than a minimax fit, and nothing
-# to look up. Error bounds are tested over the whole range: see tests/tolerances.py.
-# Rejected: libm per element (scalar), tables (gathers), fitted constants (a term less, unreadable).
+# to look up. Only the normal distribution's tail, for which no series will do, has fitted ones.
+# Error bounds are tested over the whole range: see tests/tolerances.py.
+# Rejected: libm per element (scalar), tables (gathers), other fitted constants (a term less,
+# unreadable).
 
 cdef extern from "simd.h" nogil:
     ctypedef real vec
@@ -32,6 +34,7 @@ cdef extern from "simd.h" nogil:
     vec smaller(vec x, vec y)
     vec absolute(vec x)
     vec square_root(vec x)
+    vec upper_half(vec x)
     enum: RAISED
     vec nearest(vec x, real raised, vec *power)
     vec times_power_of_two(vec x, vec n)
@@ -50,6 +53,10 @@ cdef extern from "simd.h" nogil:
 
 cdef extern from *:
     """
+    /* MILLS_POWERS, below: the Chebyshev expansion of (x + 4) (1 - Phi(x)) e^(x^2/2) in
+     * t = (x - 4) / (x + 4), x >= 0, as powers of t, cut where what is left is less than the last
+     * digit (by mpmath, from 80 nodes). So Shepherd and Laframboise expand erfc (Mathematics of
+     * Computation 36, 1981, 249-253). Of eight numbers from 1.5 to 6, 4 takes the fewest terms. */
     /* 1/k! from k = 0, 2/(2k+1) from k = 0, and tanh's of z, z^3, z^5... from k = 1: with B the
      * Bernoulli numbers, 4^k (4^k - 1) B_2k / (2k)!. */
     static const number INVERSE_FACTORIAL[] = {
@@ -67,6 +74,12 @@ cdef extern from *:
     #define EXP_LARGEST 89.0f     /* e^89 overflows */
     #define EXP_SMALLEST -104.0f  /* e^-104 underflows to 0 */
     #define SMALLEST_NORMAL 1.17549435e-38f
+    #define TAIL_END 15.0f        /* 1 - Phi(15) underflows to 0 */
+    enum { MILLS_TERMS = 12 };
+    static const number MILLS_POWERS[] = {
+        0.755285131f, -0.607896631f, 0.387137394f, -0.18652216f, 0.0603966483f, -0.00753771716f,
+        -0.00347995464f, 0.00162204011f, 0.000133653387f, -0.000215573776f, -1.7310823e-6f,
+        2.11829843e-5f};
     #else
     enum { EXP_TERMS = 13, LOG_TERMS = 10, TANH_TERMS = 8 };
     #define LN2_HIGH 6.93147180369123816490e-01
@@ -74,9 +87,20 @@ cdef extern from *:
     #define EXP_LARGEST 710.0
     #define EXP_SMALLEST -746.0
     #define SMALLEST_NORMAL 2.2250738585072014e-308
+    #define TAIL_END 39.0
+    enum { MILLS_TERMS = 25 };
+    static const number MILLS_POWERS[] = {
+        0.75528513041575149, -0.6078966419718923, 0.38713740074221492, -0.18652185795963661,
+        0.060396574890917872, -0.0075401889673863126, -0.0034796923670479736, 0.0016308184674099085,
+        0.00013334430941183254, -0.00023109501736277426, -1.9082463514145711e-6,
+        3.5145111902837651e-5, 7.166587641195121e-7, -5.9216110459239774e-6, -6.2983673384923691e-7,
+        1.0247851016552773e-6, 2.7246296951145872e-7, -1.597739614223922e-7, -8.6866470159978928e-8,
+        1.7844927772981416e-8, 2.1427603843452356e-8, -5.8736267649871907e-10,
+        -3.7306450818683703e-9, -1.1997782031253095e-10, 3.4033123086494946e-10};
     #endif
     #define LN2 ((number)0.69314718055994530942)
     #define LOG2_E ((number)1.44269504088896340736)
+    #define INVERSE_ROOT_OF_2_PI ((number)0.39894228040143267794)
     #define SQUARE_ROOT_OF_2 ((number)1.41421356237309504880)
     """
     const real INVERSE_FACTORIAL[14]
@@ -85,8 +109,11 @@ cdef extern from *:
     enum: EXP_TERMS
     enum: LOG_TERMS
     enum: TANH_TERMS
+    enum: MILLS_TERMS
+    const real MILLS_POWERS[25]
+    const real TAIL_END
     const real LN2_HIGH, LN2_LOW, EXP_LARGEST, EXP_SMALLEST, SMALLEST_NORMAL
-    const real LN2, LOG2_E, SQUARE_ROOT_OF_2
+    const real LN2, LOG2_E, SQUARE_ROOT_OF_2, INVERSE_ROOT_OF_2_PI
 
 
 cdef inline vec clamp(vec x, real lowest, real highest) noexcept nogil:
@@ -266,3 +293,39 @@ cdef inline vec log_of(vec x) noexcept nogil:
     e = e + where_greater(m, root, one, zero)
     m = where_greater(m, root, m * <real>0.5, m)
     return e * LN2_HIGH + (e * LN2_LOW + log1p_reduced(m - 1))
+
+
+cdef inline vec exp_of_half_square(vec x) noexcept nogil:
+    """e^(-x^2/2) for 0 <= x <= TAIL_END. What x^2 loses in rounding is made good: the result would
+    be wrong by x^2/2 times as much."""
+    cdef vec high = upper_half(x), square = x * x
+    cdef vec lost = (high * high - square) + (x - high) * (x + high)
+    cdef vec e = exp_of_negative(square * <real>-0.5)
+    return e - e * (lost * <real>0.5)
+
+
+cdef inline vec mills_ratio(vec x) noexcept nogil:
+    """M(x) = (1 - Phi(x)) / e^(-x^2/2) for 0 <= x <= TAIL_END; t, from -1 to almost 1, as
+    2x / (x + 4) - 1, which has more digits where x is small."""
+    cdef vec s = 1 / (x + 4), t = (x + x) * s - 1, p = splat(MILLS_POWERS[MILLS_TERMS - 1])
+    cdef int k
+    for k in range(MILLS_TERMS - 2, -1, -1):
+        p = p * t + MILLS_POWERS[k]
+    return p * s
+
+
+cdef inline vec with_complement(vec z, vec p) noexcept nogil:
+    """p for z <= 0, 1 - p above; NaN stays NaN."""
+    return where_greater(z, splat(0), 1 - p, p)
+
+
+cdef inline vec normal_cdf(vec z) noexcept nogil:
+    """Phi(z) = e^(-z^2/2) M(-z) for z <= 0."""
+    cdef vec x = smaller(splat(TAIL_END), absolute(z))
+    return with_complement(z, exp_of_half_square(x) * mills_ratio(x))
+
+
+cdef inline vec normal_cdf_slope(vec z) noexcept nogil:
+    """(z Phi(z))' = Phi(z) + z phi(z) = e^(-z^2/2) (M(-z) + z / sqrt(2 pi)) for z <= 0."""
+    cdef vec x = smaller(splat(TAIL_END), absolute(z))
+    return with_complement(z, exp_of_half_square(x) * (mills_ratio(x) - x * INVERSE_ROOT_OF_2_PI))

@@ -35,7 +35,7 @@
 #if FASTRNA_BITS == 32
 typedef float number;
 typedef uint32_t bits;
-enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
+enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127, HALF_DIGITS = 12 };
 #define SIGN_BIT 0x80000000u
 #define MANTISSA_MASK 0x007FFFFFu
 #define ONE 0x3F800000u
@@ -45,7 +45,7 @@ enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
 #else
 typedef double number;
 typedef uint64_t bits;
-enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
+enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023, HALF_DIGITS = 27 };
 #define SIGN_BIT 0x8000000000000000u
 #define MANTISSA_MASK 0x000FFFFFFFFFFFFFu
 #define ONE 0x3FF0000000000000u
@@ -231,6 +231,8 @@ SIMD vec square_root(vec x) {
     for (int i = 0; i < LANES; i++) lanes[i] = (number)sqrt(lanes[i]);
     return load(lanes);
 }
+/* x without the lower half of its digits: the square of what is left is exact. */
+SIMD vec upper_half(vec x) { return vec_of(bits_of(x) >> HALF_DIGITS << HALF_DIGITS); }
 /* The nearest integer n, for |x| < 2^(MANTISSA_BITS - 1), and 2^(n + raised) where that is a normal
  * number: n + raised + bias moved to the exponent's place. */
 SIMD vec nearest(vec x, number raised, vec *power) {
