@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import erf
 
 import numpy as np
 
@@ -135,6 +136,7 @@ ACTIVATIONS = {
     "elu": lambda Z: np.where(Z > 0, Z, np.expm1(np.minimum(Z, 0))),
     "softplus": lambda Z: np.logaddexp(0, Z),
     "silu": lambda Z: Z / (1 + np.exp(-Z)),
+    "gelu": lambda Z: Z * (1 + np.vectorize(erf)(Z / 2**0.5)) / 2,
 }
 
 # The table of the project's aims: name of net, examples, batch, ratio wanted.
@@ -163,6 +165,7 @@ EXTRA = [
     Case((16, 64, 64, 4), "elu", "softmax", 5000, 64),
     Case((16, 64, 64, 4), "softplus", "softmax", 5000, 64),
     Case((16, 64, 64, 4), "silu", "softmax", 5000, 64),
+    Case((16, 64, 64, 4), "gelu", "softmax", 5000, 64),
     Case((64, 100, 10), "relu", "softmax", 1797, 32, "float64"),
     Case((784, 128, 10), "relu", "softmax", 10000, 128, "float64"),
     Case((784, 128, 10), "relu", "softmax", 10000, 128, momentum=0.0),

@@ -20,6 +20,7 @@ ACTIVATIONS = {
     "elu": jax.nn.elu,
     "softplus": jax.nn.softplus,
     "silu": jax.nn.silu,
+    "gelu": lambda Z: jax.nn.gelu(Z, approximate=False),
 }
 
 

@@ -18,6 +18,7 @@ ACTIVATIONS = {
     "elu": torch.nn.ELU,
     "softplus": torch.nn.Softplus,
     "silu": torch.nn.SiLU,
+    "gelu": torch.nn.GELU,
 }
 
 

@@ -24,7 +24,7 @@ def each(chosen):
 
 
 @both
-@each([*cases.MAIN, cases.EXTRA[5], cases.EXTRA[7], cases.EXTRA[12]])
+@each([*cases.MAIN, cases.EXTRA[5], cases.EXTRA[7], cases.EXTRA[13]])
 def test_epoch(compare, implementation, case):
     """One epoch of mini-batch descent, shuffle and gather included."""
     X, y = case.data
