@@ -1,7 +1,7 @@
 # What training a network needs in memory, all allocated once: weights, moments, gradients and the
 # blocks of a mini-batch, and the ways of parameters and moments in and out.
 #
-# Design: the weights are kept packed (products.pxi) from the beginning of a call to its end. Each
+# Design: the weights are kept packed (packing.pxi) from the beginning of a call to its end. Each
 # thread has a desk (layers.pxi), whose blocks are its own where it writes them and the first desk's
 # where it only reads: `seat` says which. Threads that share units or slices work on replicas of the
 # weights; those of the first desk are what goes out.
