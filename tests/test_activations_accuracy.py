@@ -58,12 +58,14 @@ def unit(name, dtype):
     """Return the unit in the last place of the exact values, and what it has to be widened to.
 
     z Phi(z) and z sigmoid(z) have a factor that turns subnormal, and keeps fewer digits, before
-    the product does.
+    the product does; and in the lower tail Phi turns one rounding of its argument into z^2.
     """
     z, rounded = arguments(dtype), exact(name, dtype)[0]
     last = np.nextafter(np.finfo(dtype).max, 0, dtype=dtype)  # the largest has no next
     spacing = np.spacing(np.minimum(np.abs(rounded), last)).astype(float)
     size = np.clip(np.abs(z.astype(float)), 1, 1000)
+    if name == "gelu":
+        spacing = np.where(z < 0, size**2 * spacing, spacing)
     if name in ("gelu", "silu"):
         spacing = np.maximum(spacing, size * float(np.finfo(dtype).smallest_subnormal))
     return spacing

@@ -15,7 +15,7 @@ FINITE_DIFFERENCE = 2e-7
 
 # Units in the last place, against 160-bit arithmetic over every exponent of the dtype. Millions of
 # arguments, every variant, GCC 12 have given at most: exp 1.1, sigmoid 2.3, tanh 2.6, softplus 2.0,
-# elu 1.2, silu 3.2, gelu 4.0.
+# elu 1.2, silu 3.2, gelu 2.1 (its erfc is the C library's, which may be worse elsewhere).
 ULP = {
     "exp": {"float32": 1.5, "float64": 1.5},
     "sigmoid": {"float32": 3.0, "float64": 3.0},
@@ -23,5 +23,5 @@ ULP = {
     "softplus": {"float32": 2.5, "float64": 2.5},
     "elu": {"float32": 1.5, "float64": 1.5},
     "silu": {"float32": 4.0, "float64": 4.0},
-    "gelu": {"float32": 4.5, "float64": 4.5},
+    "gelu": {"float32": 2.5, "float64": 8.0},
 }

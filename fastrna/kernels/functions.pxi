@@ -58,7 +58,8 @@ cdef extern from *:
      * digit (by mpmath, from 80 nodes). So Shepherd and Laframboise expand erfc (Mathematics of
      * Computation 36, 1981, 249-253). Of eight numbers from 1.5 to 6, 4 takes the fewest terms. */
     /* 1/k! from k = 0, 2/(2k+1) from k = 0, and tanh's of z, z^3, z^5... from k = 1: with B the
-     * Bernoulli numbers, 4^k (4^k - 1) B_2k / (2k)!. */
+     * Bernoulli numbers, 4^k (4^k - 1) B_2k / (2k)!. And sqrt(2 pi) (Phi(z) - 1/2)'s of z, z^3...:
+     * (-1/2)^k / (k! (2k + 1)). */
     static const number INVERSE_FACTORIAL[] = {
         1.0, 1.0, 1.0/2, 1.0/6, 1.0/24, 1.0/120, 1.0/720, 1.0/5040, 1.0/40320, 1.0/362880,
         1.0/3628800, 1.0/39916800, 1.0/479001600, 1.0/6227020800.0};
@@ -67,7 +68,13 @@ cdef extern from *:
     static const number TANH_SERIES[] = {
         1.0, -1.0/3, 2.0/15, -17.0/315, 62.0/2835, -1382.0/155925, 21844.0/6081075,
         -929569.0/638512875, 6404582.0/10854718875};
+    static const number CENTRE_SERIES[] = {
+        1.0, -1.0/6, 1.0/40, -1.0/336, 1.0/3456, -1.0/42240, 1.0/599040, -1.0/9676800,
+        1.0/175472640, -1.0/3530096640, 1.0/78033715200, -1.0/1880240947200, 1.0/49049763840000,
+        -1.0/1377317368627200, 1.0/41421544567603200, -1.0/1328346084409344000};
+    #define CENTRE ((number)1)
     #if FASTRNA_BITS == 32
+    enum { CENTRE_TERMS = 9 };
     enum { EXP_TERMS = 7, LOG_TERMS = 5, TANH_TERMS = 3 };
     #define LN2_HIGH 0.693359375f
     #define LN2_LOW -2.12194440054690583e-4f
@@ -81,6 +88,7 @@ cdef extern from *:
         -0.00347995464f, 0.00162204011f, 0.000133653387f, -0.000215573776f, -1.7310823e-6f,
         2.11829843e-5f};
     #else
+    enum { CENTRE_TERMS = 16 };
     enum { EXP_TERMS = 13, LOG_TERMS = 10, TANH_TERMS = 8 };
     #define LN2_HIGH 6.93147180369123816490e-01
     #define LN2_LOW 1.90821492927058770002e-10
@@ -109,7 +117,10 @@ cdef extern from *:
     enum: EXP_TERMS
     enum: LOG_TERMS
     enum: TANH_TERMS
+    enum: CENTRE_TERMS
     enum: MILLS_TERMS
+    const real CENTRE_SERIES[16]
+    const real CENTRE
     const real MILLS_POWERS[25]
     const real TAIL_END
     const real LN2_HIGH, LN2_LOW, EXP_LARGEST, EXP_SMALLEST, SMALLEST_NORMAL
@@ -319,10 +330,20 @@ cdef inline vec with_complement(vec z, vec p) noexcept nogil:
     return where_greater(z, splat(0), 1 - p, p)
 
 
+cdef inline vec normal_centre(vec z) noexcept nogil:
+    """Phi(z) = 1/2 + (z - z^3/6 + z^5/40 - ...) / sqrt(2 pi) for |z| <= CENTRE."""
+    cdef vec z2 = z * z, p = splat(CENTRE_SERIES[CENTRE_TERMS - 1] * INVERSE_ROOT_OF_2_PI)
+    cdef int k
+    for k in range(CENTRE_TERMS - 2, -1, -1):
+        p = p * z2 + CENTRE_SERIES[k] * INVERSE_ROOT_OF_2_PI
+    return z * p + <real>0.5
+
+
 cdef inline vec normal_cdf(vec z) noexcept nogil:
-    """Phi(z) = e^(-z^2/2) M(-z) for z <= 0."""
+    """Phi(z) = e^(-z^2/2) M(-z) for z <= 0; in the centre by its series, which has more digits."""
     cdef vec x = smaller(splat(TAIL_END), absolute(z))
-    return with_complement(z, exp_of_half_square(x) * mills_ratio(x))
+    cdef vec tails = with_complement(z, exp_of_half_square(x) * mills_ratio(x))
+    return where_greater(splat(CENTRE), x, normal_centre(clamp(z, -TAIL_END, TAIL_END)), tails)
 
 
 cdef inline vec normal_cdf_slope(vec z) noexcept nogil:
