@@ -1,36 +1,28 @@
-"""Trainer and train: what happens between epochs; an epoch is one call of the engine."""
+"""Trainer and train: what training is told and keeps; an epoch is one call of the engine."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from fastrna import kernels
 from fastrna import validation as check
-from fastrna.history import Best, History, Progress
-from fastrna.lbfgs import minimise
+from fastrna.history import History
 from fastrna.network import Inputs, Network, Path, Specification
 from fastrna.optimizers import LBFGS, SGD, Adam, Adaptive, from_plain, optimizer_of, plain
 from fastrna.prepared import Prepared
-from fastrna.scores import score_of
+from fastrna.runs import DivergenceError, Run, hold_out
 from fastrna.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_EPOCHS_A_CALL = 1 << 16  # of the engine, which takes memory for each
-
 Optimizer: TypeAlias = "SGD | Adam | LBFGS | str"
 HeldOut: TypeAlias = "tuple[ArrayLike, ArrayLike] | float"
-
-
-class DivergenceError(ArithmeticError):
-    """The cost is no longer finite; the network holds the last finite epoch's parameters."""
 
 
 class Trainer:
@@ -514,106 +506,15 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         """
         epochs = check.integer(epochs, "epochs")
         self._check_validation()
-        X, y, sample_weight, held_out = self._hold_out(X, y, sample_weight)
-        twin = self._float64_twin() if isinstance(self.optimizer, LBFGS) else self
-        prepared = twin.prepare(X, y, sample_weight)
-        data = prepared.data
-        if held_out is not None:
-            held_out = (*held_out, self._prepare_held_out(*held_out))
+        X, y, sample_weight, held_out = hold_out(
+            self.validation, self.settings.seed, self.network.sizes[0], X, y, sample_weight
+        )
         if isinstance(self.optimizer, LBFGS):
-            return self._run_lbfgs(twin, prepared, epochs, held_out)
-        history = History()
-        schedule = self.optimizer.schedule
-        between = self.callbacks or self.progress or held_out or self.checkpoint
-        if between or isinstance(schedule, Adaptive):
-            self._run_epoch_by_epoch(data, X, epochs, held_out, history)
-            return history
-        for done in range(0, epochs, _EPOCHS_A_CALL):
-            rates = self._rates(min(epochs - done, _EPOCHS_A_CALL))
-            costs, seconds, ending = self._descend(data, X, rates)
-            history._extend(cost=costs, seconds=seconds, learning_rate=rates[: len(costs)])
-            history.stopped_by = ending
-            if ending != "epochs":
-                break
-        return history
-
-    def _run_epoch_by_epoch(self, data, X, epochs, held_out, history):
-        best, progress = Best(), Progress(epochs, self.progress)
-        try:
-            for _ in range(epochs):
-                rates = self._rates(1)
-                costs, seconds, ending = self._descend(data, X, rates)
-                history.stopped_by = ending
-                if ending == "interrupt":
-                    break
-                self._adapt(costs[0])
-                history._extend(cost=costs, seconds=seconds, learning_rate=rates)
-                stop = self._end_epoch(history, held_out, best, progress)
-                if ending != "epochs" or stop:
-                    break
-        except KeyboardInterrupt:
-            history.stopped_by = "interrupt"
-        finally:
-            progress.close()
-        self._restore(best)
-
-    def _end_epoch(self, history, held_out, best, progress):
-        """Validate, keep the best, call back, save; return whether to stop."""
-        watched = history._columns["cost"][-1]
-        if held_out is not None:
-            X, y, data = held_out
-            watched = score = math.nan  # one entry an epoch, if an interrupt comes meanwhile
-            try:
-                watched = self.evaluate(data)
-                predicted = self.network.predict(X, n_threads=self.settings.n_threads)
-                score = score_of(predicted, y, self.network.activations[-1][0])
-            finally:
-                history._extend(validation_cost=[watched], validation_score=[score])
-        patience = self.settings.patience
-        if patience is not None or held_out is not None:
-            best.see(watched, self.network)
-        progress.show(history.n_epochs, history._columns["cost"][-1])
-        stop = any([_stops(callback(self, history)) for callback in self.callbacks])
-        if self.checkpoint is not None:
-            self.save(self.checkpoint)  # after the callbacks, of which it is to know
-        if history.stopped_by == "epochs":
-            if stop:
-                history.stopped_by = "callback"
-            elif patience is not None and best.epochs_since >= patience:
-                history.stopped_by = "patience"
-        return history.stopped_by != "epochs"
-
-    def _restore(self, best):
-        if self.settings.restore_best and best.parameters is not None and best.epochs_since:
-            self.network.parameters = best.parameters
-
-    def _hold_out(self, X, y, sample_weight):
-        """Split off the validation examples, where they come as a fraction."""
-        if self.validation is None or isinstance(self.validation, tuple):
-            return X, y, sample_weight, self.validation
-        X = X.tocsr() if check.is_sparse(X) else check.inputs(X, self.network.sizes[0])
-        y = np.asarray(y)
-        m = X.shape[0]
-        if len(y) != m:
-            raise ValueError(f"y has {len(y)} examples and X has {m}; expected as many.")
-        held = round(self.validation * m)
-        if not 0 < held < m:
-            raise ValueError(
-                f"validation is {self.validation}, which leaves {held} of {m} examples to validate "
-                "on; expected at least one there and one to train on."
-            )
-        # A generator of its own: the order of the epochs is the same with and without validation.
-        seed = self.settings.seed
-        place = np.random.default_rng(None if seed is None else [seed, 1]).permutation(m)
-        test, rest = place[:held], np.sort(place[held:])
-        if sample_weight is not None:
-            sample_weight = check.weights_of_examples(sample_weight, m)[rest]
-        return X[rest], y[rest], sample_weight, (X[test], y[test])
-
-    def _prepare_held_out(self, X, y):
-        data = self._prepare(X, y, names=("validation X", "validation y"))
-        self.network._blame(X, "validation X")  # now: the first epoch's score would come too late
-        return Prepared(data, X, self.network, self.loss)
+            twin = self._float64_twin()
+            prepared = twin.prepare(X, y, sample_weight)
+            return Run(self, epochs, held_out).minimise(twin, prepared)
+        prepared = self.prepare(X, y, sample_weight)
+        return Run(self, epochs, held_out).descend(prepared)
 
     def _float64_twin(self):
         """Return what evaluates cost and gradient for L-BFGS: itself, where it is of float64."""
@@ -624,46 +525,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             net.copy("float64"), loss=self.loss, class_weight=self.class_weight, l1=settings.l1,
             l2=settings.l2, l2_over_batch=settings.l2_over_batch, n_threads=settings.n_threads,
         )  # fmt: skip
-
-    def _run_lbfgs(self, twin, data, epochs, held_out):
-        history, best = History(), Best()
-        progress = Progress(epochs, self.progress)
-        clock = perf_counter()
-
-        def loss_and_gradient(parameters):
-            twin.network.parameters = parameters
-            return twin.loss_and_gradient(data)
-
-        def end_iteration(cost):
-            nonlocal clock
-            now = perf_counter()
-            history._extend(cost=[cost], seconds=[now - clock], learning_rate=[0.0])
-            self.n_epochs += 1
-            if self.settings.target_cost is not None and cost <= self.settings.target_cost:
-                history.stopped_by = "target_cost"
-            stop = self._end_epoch(history, held_out, best, progress)
-            clock = perf_counter()
-            return stop
-
-        try:
-            result = minimise(
-                self.network, loss_and_gradient, end_iteration, maxiter=epochs,
-                maxfun=20 * epochs + 20, ftol=1e-14, gtol=self.optimizer.tolerance,
-                maxcor=self.optimizer.history_size,
-            )  # fmt: skip
-            if math.isnan(result.fun):
-                raise DivergenceError(
-                    "The cost is not finite at the start, where LBFGS cannot begin; expected "
-                    "smaller weights or scaled inputs."
-                )
-            if history.stopped_by == "epochs" and history.n_epochs < epochs:
-                history.stopped_by = "patience"
-        except KeyboardInterrupt:
-            history.stopped_by = "interrupt"
-        finally:
-            progress.close()
-        self._restore(best)
-        return history
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -809,17 +670,6 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         from fastrna.persistence import load_trainer
 
         return load_trainer(path)
-
-
-def _stops(value):
-    """Whether what a callback returned is true; arrays of several numbers are neither."""
-    try:
-        return bool(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(
-            f"A callback returned an object of type {type(value).__name__}, which is neither true "
-            "nor false; expected True to stop, or None."
-        ) from None
 
 
 def train(
