@@ -32,6 +32,13 @@ def rng():
     return np.random.default_rng(20240501)
 
 
+@pytest.fixture
+def problem(rng):
+    """Return a noisy curve: X (80, 3) and y (80,)."""
+    X = rng.normal(size=(80, 3))
+    return X, np.sin(2 * X[:, 0]) + 0.3 * rng.normal(size=80)
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Use several threads only where a test asks for them: tests share the machine."""

@@ -1,0 +1,114 @@
+"""Trainers that are saved, copied or put back: they go on exactly."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from networks import network
+
+import fastrna
+
+
+def test_a_checkpoint_is_the_trainer_after_its_last_epoch(problem, tmp_path):
+    path, net = tmp_path / "checkpoint.npz", network()
+    fastrna.train(net, *problem, epochs=3, seed=0, checkpoint=path)
+    resumed = fastrna.Trainer.load(path)
+    np.testing.assert_array_equal(resumed.network.parameters, net.parameters)
+    assert resumed.n_epochs == 3
+    resumed.run(*problem, 2)
+    whole = network()
+    fastrna.train(whole, *problem, epochs=5, seed=0)
+    np.testing.assert_array_equal(resumed.network.parameters, whole.parameters)
+
+
+def test_a_checkpoint_knows_what_the_callbacks_did(problem, tmp_path):
+    def halve(trainer, _):
+        trainer.learning_rate /= 2
+
+    path = tmp_path / "checkpoint.npz"
+    fastrna.train(
+        network(),
+        *problem,
+        optimizer=fastrna.SGD(0.1),
+        epochs=3,
+        callbacks=[halve],
+        checkpoint=path,
+    )
+    assert fastrna.Trainer.load(path).learning_rate == 0.0125
+
+
+def test_what_is_held_out_is_held_out_after_a_resume(problem, tmp_path):
+    options = {"validation": 0.25, "patience": 500, "restore_best": False, "seed": 1}
+    whole, half = network(), network()
+    expected = fastrna.Trainer(whole, **options).run(*problem, 6)
+    trainer = fastrna.Trainer(half, **options)
+    trainer.run(*problem, 3)
+    trainer.save(tmp_path / "trainer.npz")
+    resumed = fastrna.Trainer.load(tmp_path / "trainer.npz")
+    seen = resumed.run(*problem, 3)
+    np.testing.assert_array_equal(resumed.network.parameters, whole.parameters)
+    np.testing.assert_array_equal(seen.validation_cost, expected.validation_cost[3:])
+
+
+def test_patience_without_its_validation_examples_is_refused_when_resumed(problem, tmp_path):
+    trainer = fastrna.Trainer(network(), validation=problem, patience=3)
+    trainer.run(*problem, 1)
+    trainer.save(tmp_path / "trainer.npz")
+    resumed = fastrna.Trainer.load(tmp_path / "trainer.npz")
+    with pytest.raises(ValueError, match="patience is 3 without validation"):
+        resumed.run(*problem, 1)
+    resumed.validation = problem
+    assert len(resumed.run(*problem, 2).validation_cost) == 2
+
+
+def test_a_pickled_or_copied_trainer_goes_on_alike(problem):
+    trainer = fastrna.Trainer(network(), optimizer=fastrna.Adam(0.01), dropout=0.1, seed=3)
+    trainer.run(*problem, 2)
+    twins = [pickle.loads(pickle.dumps(trainer)), copy.deepcopy(trainer)]
+    trainer.run(*problem, 2)
+    for twin in twins:
+        twin.run(*problem, 2)
+        np.testing.assert_array_equal(twin.network.parameters, trainer.network.parameters)
+        assert twin.n_epochs == 4 and twin.n_steps == trainer.n_steps
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state["options"].update(n_threads=-4), "n_threads is -4"),
+        (lambda state: state["options"].update(l2=-3.0), "l2 is -3.0"),
+        (lambda state: state["options"].update(dropout=7.0), "dropout is 7.0"),
+        (lambda state: state["options"].update(batch_size=0), "batch_size is 0"),
+        (lambda state: state.update(n_epochs=-1), "n_epochs is -1"),
+        (lambda state: state.update(loss=("log_loss", None)), "loss 'log_loss'"),
+        (lambda state: state.update(first_moment=np.zeros(3)), r"moments of shape \(3,\)"),
+        (lambda state: state["optimizer"].update(learning_rate=0.0), "learning_rate is 0.0"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(problem, change, message):
+    trainer = fastrna.Trainer(network(), optimizer=fastrna.SGD(0.1, momentum=0.9), seed=0)
+    trainer.run(*problem, 1)
+    state, before = trainer.state(), trainer.state()
+    state["options"], state["optimizer"] = dict(state["options"]), dict(state["optimizer"])
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        trainer.set_state(state)
+    after = trainer.state()
+    moments = [(s.pop("first_moment"), s.pop("second_moment")) for s in (before, after)]
+    np.testing.assert_array_equal(moments[0][0], moments[1][0])
+    assert before == after
+
+
+def test_state_resumes_exactly(dtype, problem):
+    X, y = problem
+    options = {"optimizer": fastrna.Adam(0.01), "dropout": 0.1, "seed": 4}
+    net, other = network(dtype=dtype), network(dtype=dtype, seed=99)
+    trainer, second = fastrna.Trainer(net, **options), fastrna.Trainer(other, **options)
+    trainer.run(X, y, 2)
+    other.parameters[:] = net.parameters
+    second.set_state(trainer.state())
+    trainer.run(X, y, 3)
+    second.run(X, y, 3)
+    np.testing.assert_array_equal(net.parameters, other.parameters)
+    assert trainer.n_steps == second.n_steps
