@@ -51,11 +51,9 @@ cdef void slopes_below(const Net *net, const Desk *desk, Py_ssize_t l, Share own
                        Py_ssize_t hi, Py_ssize_t first_row) noexcept nogil:
     """dZ_{l-1} from dZ_l W_l^T, in its place: dropout and g', own columns of rows lo to hi."""
     cdef const Layer *below = &desk.layers[l - 1]
-    cdef Py_ssize_t at = lo * below.stride + own.first_unit, s
+    cdef Py_ssize_t at = lo * below.stride + own.first_unit
     if below.h != below.a:
-        for s in range(hi - lo):
-            drop_units(net, desk, l - 1, own, first_row + lo + s, below.d + at + s * below.stride,
-                       below.d + at + s * below.stride)
+        drop_units(net, desk, l - 1, own, hi - lo, first_row + lo, below.d + at, below.d + at)
     differentiate(below.activation, below.parameter, hi - lo,
                   own.last_vector - own.first_vector, below.stride, below.z + at,
                   below.a + at, below.d + at)

@@ -95,15 +95,15 @@ cdef void add_shares(const Desk *desk, const Layer *below, const Layer *layer,
                   else sum_of_shares(share, size, below.parts, desk.team))
 
 
-cdef inline void drop_units(const Net *net, const Desk *desk, Py_ssize_t l, Share own,
-                            Py_ssize_t row,   # of the mini-batch
-                            const real *a,    # IN  (own units,)
-                            real *h           # OUT (own units,) those kept, scaled; may be a itself
-                            ) noexcept nogil:
-    """Dropout of a thread's units of one row: the same forward and backward."""
-    drop_row(own.first_unit, own.last_unit - own.first_unit,
-             dropout_base(net.dropout_seed, desk.step, l, row), net.dropout_threshold,
-             <real>(1 / (1 - net.dropout)), a, h)
+cdef void drop_units(const Net *net, const Desk *desk, Py_ssize_t l, Share own, Py_ssize_t rows,
+                     Py_ssize_t first_row,   # of the mini-batch
+                     const real *a,          # IN  (rows, own units)
+                     real *h                 # OUT likewise: those kept, scaled; may be a itself
+                     ) noexcept nogil:
+    """Dropout of a thread's units: the same forward and backward."""
+    drop(rows, own.last_unit - own.first_unit, desk.layers[l].stride,
+         dropout_key(net.dropout_seed, desk.step, l), first_row, own.first_unit,
+         net.dropout_threshold, <real>(1 / (1 - net.dropout)), a, h)
 
 
 cdef void activate_units(const Net *net, const Desk *desk, Py_ssize_t l, Share own,
@@ -119,10 +119,10 @@ cdef void activate_units(const Net *net, const Desk *desk, Py_ssize_t l, Share o
     activate(layer.activation, layer.parameter, hi - lo,
              own.last_vector - own.first_vector, layer.stride, layer.z + at,
              layer.a + at)
+    if training and layer.h != layer.a:
+        drop_units(net, desk, l, own, hi - lo, first_row + lo, layer.a + at, layer.h + at)
     for s in range(lo, hi):
-        if training and layer.h != layer.a:
-            drop_units(net, desk, l, own, first_row + s, layer.a + at, layer.h + at)
-        elif layer.h != layer.a:
+        if not training and layer.h != layer.a:
             memcpy(layer.h + at, layer.a + at, width * sizeof(real))
         if own.last:
             layer.h[s * layer.stride + layer.n_out] = 1

@@ -41,6 +41,9 @@ cdef extern from "simd.h" nogil:
     vec times_negative_power(vec x, vec n, vec raised)
     vec exponent(vec x)
     vec mantissa(vec x)
+    ctypedef unsigned int vec_hash
+    vec_hash counted_from(unsigned int first)
+    vec where_reached(vec_hash x, unsigned int threshold, vec a)
     real sum_of(vec v)
     real largest_of(vec v)
     vec weave_low(int n, vec a, vec b)

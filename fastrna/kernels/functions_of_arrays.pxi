@@ -249,11 +249,9 @@ def dropout(A, double rate, seed, step, layer, first_row=0):
     if not 0 <= rate < 1:
         raise ValueError(f"rate is {rate}; expected at least 0 and below 1.")
     cdef cnp.ndarray a = np.ascontiguousarray(A), h = np.empty_like(a)
-    cdef Py_ssize_t i, width = a.shape[1]
-    for i in range(len(a)):
-        drop_row(0, width, dropout_base(seed, step, layer, first_row + i),
-                 <unsigned int>(rate * 4294967296.0), <real>(1 / (1 - rate)),
-                 numbers(a) + i * width, numbers(h) + i * width)
+    cdef Py_ssize_t width = a.shape[1]
+    drop(len(a), width, width, dropout_key(seed, step, layer), first_row, 0,
+         <unsigned int>(rate * 4294967296.0), <real>(1 / (1 - rate)), numbers(a), numbers(h))
     return h
 
 

@@ -5,7 +5,8 @@
 # row, column): no state, so any number of threads draws the same one, and nothing is stored between
 # forward and backward.
 # Rejected: permutations drawn by NumPy (a Python call an epoch), a generator a thread (masks would
-# depend on their number).
+# depend on their number), the hash in numbers, left to GCC (twice as long: it does not know that
+# rows overlap only where they are the same).
 
 from numpy.random cimport bitgen_t
 
@@ -18,31 +19,46 @@ cdef inline unsigned long long splitmix64(unsigned long long x) noexcept nogil:
     return x ^ (x >> 31)
 
 
-cdef inline unsigned int dropout_base(unsigned long long seed, unsigned long long step,
-                                      unsigned long long layer,
-                                      unsigned long long row) noexcept nogil:
-    return <unsigned int>splitmix64(splitmix64(splitmix64(splitmix64(seed) ^ step) ^ layer) ^ row)
+cdef inline unsigned long long dropout_key(unsigned long long seed, unsigned long long step,
+                                           unsigned long long layer) noexcept nogil:
+    return splitmix64(splitmix64(splitmix64(seed) ^ step) ^ layer)
 
 
-cdef inline void drop_row(Py_ssize_t first, Py_ssize_t width, unsigned int base,
-                          unsigned int threshold, real kept_factor,
-                          const real *a,    # IN  (width,) from column `first` on
-                          real *h           # OUT (width,) likewise
-                          ) noexcept nogil:
-    """h_j = a_j / (1 - rate), or 0 where the hash of (base, first + j) falls below rate * 2^32.
+cdef enum:
+    COLUMN = 0x9E3779B9  # 2^32 / golden ratio: columns that are near get places that are not
+
+
+cdef inline vec_hash mixed(vec_hash x) noexcept nogil:
+    """MurmurHash3's finalizer (Appleby), lane by lane."""
+    x = (x ^ (x >> 16)) * 0x85EBCA6BU
+    x = (x ^ (x >> 13)) * 0xC2B2AE35U
+    return x ^ (x >> 16)
+
+
+cdef void drop(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride, unsigned long long key,
+               Py_ssize_t first_row,     # of the mini-batch
+               Py_ssize_t first_column,  # of the layer
+               unsigned int threshold, real kept_factor,
+               const real *a,            # IN  (rows, width), stride apart
+               real *h                   # OUT likewise; may be a itself
+               ) noexcept nogil:
+    """H = A / (1 - rate), or 0 where the hash of the place falls below rate * 2^32.
 
     Inverted dropout; the mask depends on where an entry stands, not on who computes it.
     """
-    cdef Py_ssize_t j
-    cdef unsigned int x
-    for j in range(width):
-        x = base ^ (<unsigned int>(first + j) * 0x9E3779B9U)
-        x ^= x >> 16
-        x *= 0x85EBCA6BU
-        x ^= x >> 13
-        x *= 0xC2B2AE35U
-        x ^= x >> 16
-        h[j] = a[j] * kept_factor if x >= threshold else <real>0
+    cdef Py_ssize_t i, j
+    cdef unsigned int row
+    cdef vec_hash columns
+    cdef vec kept
+    for i in range(rows):
+        row = <unsigned int>splitmix64(key ^ <unsigned long long>(first_row + i))
+        columns = counted_from(<unsigned int>first_column) * <unsigned int>COLUMN
+        for j from 0 <= j < width by LANES:
+            kept = load_first(a + j, width - j) * kept_factor
+            store_first(h + j, where_reached(mixed(row ^ columns), threshold, kept), width - j)
+            columns = columns + <unsigned int>LANES * <unsigned int>COLUMN
+        a += stride
+        h += stride
 
 
 cdef enum:

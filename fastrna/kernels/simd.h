@@ -266,6 +266,30 @@ SIMD vec exponent(vec x) {
 }
 SIMD vec mantissa(vec x) { return vec_of((bits_of(x) & MANTISSA_MASK) | ONE); }
 
+/* 32 bits a lane, of either type: first, first + 1, ...; and a where they reach a threshold, 0 below. */
+#if defined(__GNUC__)
+typedef uint32_t vec_hash __attribute__((vector_size(LANES * 4)));
+typedef int32_t vec_hash_sign __attribute__((vector_size(LANES * 4)));
+#if FASTRNA_BITS == 32
+typedef int32_t vec_sign __attribute__((vector_size(VECTOR_BYTES)));
+#else
+typedef int64_t vec_sign __attribute__((vector_size(VECTOR_BYTES)));
+#endif
+SIMD vec_hash counted_from(uint32_t first) {
+    vec_hash x;
+    for (int i = 0; i < LANES; i++) x[i] = (uint32_t)i;
+    return x + first;
+}
+SIMD vec where_reached(vec_hash x, uint32_t threshold, vec a) {
+    vec_hash_sign reached = (vec_hash_sign)(x >= threshold);
+    return vec_of(bits_of(a) & (vec_bits)__builtin_convertvector(reached, vec_sign));
+}
+#else
+typedef uint32_t vec_hash;
+SIMD vec_hash counted_from(uint32_t first) { return first; }
+SIMD vec where_reached(vec_hash x, uint32_t threshold, vec a) { return x >= threshold ? a : 0; }
+#endif
+
 /* A square of LANES vectors is transposed, or each of its vectors added up, in rounds of n = LANES / 2,
  * ..., 2, 1, which weave vectors that are n apart. Of 16 bytes and more, blocks of n lanes are taken
  * whole: the even blocks of a and b in turn, and the odd ones. Below, within each 16 bytes, the lanes
