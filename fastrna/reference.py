@@ -49,8 +49,7 @@ def _normal_density(z):
 
 
 def _silu_derivative(z):
-    s = _sigmoid(z)
-    return s * (1 + z * (1 - s))
+    return _sigmoid(z) * (1 + z * _sigmoid(-z))
 
 
 # name: (g(z, parameter), g'(z, parameter)). The method defines the derivative of the steps as 0,

@@ -4,20 +4,41 @@ import functools
 
 import numpy as np
 import pytest
-from tolerances import EPS, ULP
+from tolerances import EPS, SLOPE, ULP
 
 mpmath = pytest.importorskip("mpmath")
 mpmath.mp.prec = 160
 
 mpf, one = mpmath.mpf, mpmath.mpf(1)
+
+
+def sigmoid(z):
+    return one / (one + mpmath.exp(-z))
+
+
+def normal(z):
+    """Return its distribution and density, which mpmath has no patience for farther out."""
+    z = max(min(z, 999), -999)
+    return mpmath.ncdf(z), mpmath.npdf(z)
+
+
 EXACT = {
     "exp": mpmath.exp,
-    "sigmoid": lambda z: one / (one + mpmath.exp(-z)),
+    "sigmoid": sigmoid,
     "tanh": mpmath.tanh,
     "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
     "elu": lambda z: z if z > 0 else mpmath.expm1(z),
-    "silu": lambda z: z / (one + mpmath.exp(-z)),
-    "gelu": lambda z: z * mpmath.erfc(-max(min(z, 999), -999) / mpmath.sqrt(2)) / 2,
+    "silu": lambda z: z * sigmoid(z),
+    "gelu": lambda z: z * normal(z)[0],
+}
+EXACT_SLOPES = {
+    "exp": mpmath.exp,
+    "sigmoid": lambda z: sigmoid(z) * sigmoid(-z),
+    "tanh": lambda z: mpmath.sech(z) ** 2,
+    "softplus": sigmoid,
+    "elu": lambda z: one if z > 0 else mpmath.exp(z),
+    "silu": lambda z: sigmoid(z) * (one + z * sigmoid(-z)),
+    "gelu": lambda z: normal(z)[0] + z * normal(z)[1],
 }
 
 
@@ -93,6 +114,29 @@ def test_error_in_units_in_the_last_place(kernels, dtype, name):
     error = ulps(call(kernels, name, z), name, dtype)
     worst = np.argmax(error)
     assert error[worst] <= ULP[name][dtype], z[np.isfinite(exact(name, dtype)[0])][worst]
+
+
+@functools.cache
+def exact_slopes(name, dtype):
+    """Return the derivatives in two float64, which together have their digits."""
+    slopes = [EXACT_SLOPES[name](mpf(float(z))) for z in arguments(dtype)]
+    rounded = np.array([float(slope) for slope in slopes])
+    pairs = zip(slopes, rounded.tolist(), strict=True)
+    rest = [float(slope - mpf(near)) if np.isfinite(near) else 0 for slope, near in pairs]
+    return rounded, np.array(rest)
+
+
+@pytest.mark.parametrize("name", EXACT_SLOPES)
+def test_error_of_the_derivative(kernels, dtype, name):
+    z = arguments(dtype)
+    found = kernels.activation_derivative(name, z.reshape(1, -1))[0]
+    rounded, rest = exact_slopes(name, dtype)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(rounded.astype(dtype))
+    np.testing.assert_array_equal(found[~finite], np.inf)
+    found, rounded, rest = found[finite].astype(float), rounded[finite], rest[finite]
+    error = np.abs(found - rounded - rest) / (EPS[dtype] * np.maximum(np.abs(rounded), 1))
+    assert error.max() <= SLOPE[name], z[finite][np.argmax(error)]
 
 
 INF, NAN = float("inf"), float("nan")

@@ -32,6 +32,14 @@ cdef inline vec sigmoid(vec z) noexcept nogil:
     return where_greater(zero, z, e, splat(1)) / (e + 1)
 
 
+cdef inline vec silu_slope(vec z) noexcept nogil:
+    """(z s)' = s (1 + z (1 - s)), s = 1 / (1 + e^-z); 1 - s as s(-z), which keeps its digits."""
+    cdef vec e = exp_of_negative(-absolute(z)), zero = splat(0), near_one = 1 / (e + 1)
+    cdef vec near_zero = e * near_one
+    return (where_greater(zero, z, near_zero, near_one)
+            * (1 + z * where_greater(zero, z, near_one, near_zero)))
+
+
 cdef inline vec softplus(vec z) noexcept nogil:
     """ln(1 + e^z) = max(z, 0) + ln(1 + e^-|z|)."""
     return larger(splat(0), z) + log1p_of(exp_of_negative(-absolute(z)))
@@ -70,7 +78,7 @@ cdef inline vec g_prime(const int activation, real parameter, vec z, vec a) noex
 
     Unless `needs_preactivation`, z may be given as a: only its sign is looked at.
     """
-    cdef vec zero = splat(0), one = splat(1), s
+    cdef vec zero = splat(0), one = splat(1)
     if activation == STEP or activation == SIGN:
         return zero
     elif activation == SIGMOID:
@@ -88,8 +96,7 @@ cdef inline vec g_prime(const int activation, real parameter, vec z, vec a) noex
     elif activation == GELU:
         return normal_cdf_slope(z)
     elif activation == SILU:
-        s = sigmoid(z)
-        return s * (one + z * (one - s))
+        return silu_slope(z)
     elif activation == EXP:
         return a
     return one
