@@ -36,7 +36,7 @@ class Case:
         The ratio to the fastest peer that fastrna is meant to reach.
     limit : float or None
         The seconds that fastrna is meant not to exceed.
-    momentum : float
+    momentum, dropout : float
         Of the descent in the epochs.
     call : str
         Which of fastrna's ways of asking for the same thing ("" is the usual one).
@@ -51,6 +51,7 @@ class Case:
     target: float | None = None
     limit: float | None = None
     momentum: float = 0.9
+    dropout: float = 0.0
     call: str = ""
 
     @property
@@ -63,6 +64,8 @@ class Case:
             words.append(self.dtype)
         if not self.momentum:
             words.append("no momentum")
+        if self.dropout:
+            words.append("dropout")
         return " ".join([*words, self.call]).strip()
 
     @property
@@ -151,7 +154,7 @@ MAIN = [
 ]
 
 # Shapes nobody tuned for: odd widths, few outputs, many layers, odd and huge batches, float64,
-# the other activations; and descent without momentum.
+# the other activations; descent without momentum; and dropout.
 EXTRA = [
     Case((13, 37, 29, 5), "relu", "softmax", 5000, 32),
     Case((31, 67, 3), "tanh", "softmax", 5000, 50),
@@ -169,6 +172,7 @@ EXTRA = [
     Case((64, 100, 10), "relu", "softmax", 1797, 32, "float64"),
     Case((784, 128, 10), "relu", "softmax", 10000, 128, "float64"),
     Case((784, 128, 10), "relu", "softmax", 10000, 128, momentum=0.0),
+    Case((64, 100, 10), "relu", "softmax", 1797, 32, dropout=0.2),
 ]
 
 # How cost grows: with the width of two hidden layers, and with the number of examples.

@@ -45,8 +45,9 @@ def trainer(case: Case, n_threads: int | None = None) -> fastrna.Trainer:
     """Make a trainer with the settings that all peers use."""
     optimizer = fastrna.SGD(case.learning_rate, momentum=case.momentum)
     return fastrna.Trainer(
-        network(case), optimizer=optimizer, batch_size=case.batch, seed=0, n_threads=n_threads
-    )
+        network(case), optimizer=optimizer, batch_size=case.batch, dropout=case.dropout, seed=0,
+        n_threads=n_threads,
+    )  # fmt: skip
 
 
 def epoch(case: Case, n_threads: int | None = None) -> list[Way]:

@@ -39,16 +39,21 @@ def _arrays(case: Case):
     return parameters, jnp.array(X), jnp.array(y)
 
 
-def _forward(case: Case, parameters, X):
+def _forward(case: Case, parameters, X, key=None):
+    """Z of the last layer, with dropout where a key is given to draw it from."""
     A = X
     for W, b in parameters[:-1]:
         A = ACTIVATIONS[case.hidden](A @ W + b)
+        if key is not None:
+            key, drawn = jax.random.split(key)
+            kept = jax.random.bernoulli(drawn, 1 - case.dropout, A.shape)
+            A = jnp.where(kept, A / (1 - case.dropout), 0)
     W, b = parameters[-1]
     return A @ W + b
 
 
-def _cost(case: Case, parameters, X, y):
-    Z = _forward(case, parameters, X)
+def _cost(case: Case, parameters, X, y, key=None):
+    Z = _forward(case, parameters, X, key)
     if case.output == "softmax":
         chosen = jnp.take_along_axis(Z, y[:, None], axis=1)[:, 0]
         return jnp.mean(jax.nn.logsumexp(Z, axis=1) - chosen)
@@ -69,13 +74,16 @@ def epochs(case: Case, inside: bool) -> list[Way]:
     n_full, rest = divmod(case.m, case.batch)
 
     def step(state, batch):
-        parameters, velocity = state
-        cost, gradient = jax.value_and_grad(lambda p: _cost(case, p, *batch))(parameters)
+        parameters, velocity, key = state
+        drawn = None
+        if case.dropout:
+            key, drawn = jax.random.split(key)
+        cost, gradient = jax.value_and_grad(lambda p: _cost(case, p, *batch, drawn))(parameters)
         change = jax.tree.map(lambda g: -case.learning_rate * g, gradient)
         if case.momentum:
             velocity = jax.tree.map(lambda v, c: case.momentum * v + c, velocity, change)
             change = velocity
-        return (jax.tree.map(jnp.add, parameters, change), velocity), cost
+        return (jax.tree.map(jnp.add, parameters, change), velocity, key), cost
 
     def visit(state, order, X, y, gather_once, unroll):
         cut = n_full * case.batch
@@ -98,7 +106,7 @@ def epochs(case: Case, inside: bool) -> list[Way]:
 
     def way(gather_once, unroll):
         parameters, X, y = _arrays(case)
-        state = (parameters, jax.tree.map(jnp.zeros_like, parameters))
+        state = (parameters, jax.tree.map(jnp.zeros_like, parameters), jax.random.key(1))
 
         def with_key(state, key, X, y):
             key, drawn = jax.random.split(key)

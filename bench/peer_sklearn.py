@@ -25,6 +25,8 @@ def _model(case: Case):
     """Make an estimator, train it once, put it back to the weights all peers start from."""
     if case.hidden not in NAMES:
         raise Unsupported(f"no {case.hidden}")
+    if case.dropout:
+        raise Unsupported("no dropout")
     if case.output == "softmax" and case.sizes[-1] < 3:
         raise Unsupported("no softmax over two classes")
     kind = MLPClassifier if case.output == "softmax" else MLPRegressor

@@ -36,7 +36,11 @@ def model_of(case: Case) -> torch.nn.Sequential:
         layer.weight.data = torch.tensor(W.T.copy())
         layer.bias.data = torch.tensor(b)
         layers += [layer, ACTIVATIONS[case.hidden]()]
-    return torch.nn.Sequential(*layers[:-1])
+        if case.dropout:
+            layers.append(torch.nn.Dropout(case.dropout))
+    while not isinstance(layers[-1], torch.nn.Linear):
+        layers.pop()
+    return torch.nn.Sequential(*layers)
 
 
 def cost_of(case: Case, Z, y):

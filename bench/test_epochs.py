@@ -23,8 +23,13 @@ def each(chosen):
     return pytest.mark.parametrize("case", chosen, ids=lambda case: case.name.replace(" ", "_"))
 
 
+OTHERS = {case.name: case for case in cases.EXTRA}
+
+
 @both
-@each([*cases.MAIN, cases.EXTRA[5], cases.EXTRA[7], cases.EXTRA[13]])
+@each([*cases.MAIN, OTHERS["32-128-128-128-128-7 relu, 5000, 128"],
+       OTHERS["64-256-10 relu, 20000, 4096"], OTHERS["64-100-10 relu, 1797, 32 float64"],
+       OTHERS["64-100-10 relu, 1797, 32 dropout"]])  # fmt: skip
 def test_epoch(compare, implementation, case):
     """One epoch of mini-batch descent, shuffle and gather included."""
     X, y = case.data
@@ -36,7 +41,10 @@ def test_epoch(compare, implementation, case):
         optimizer = fastrna.SGD(case.learning_rate, momentum=case.momentum)
 
         def run():
-            reference.train(net, X, y, optimizer=optimizer, batch_size=case.batch, epochs=1, seed=0)
+            reference.train(
+                net, X, y, optimizer=optimizer, batch_size=case.batch, epochs=1, seed=0,
+                dropout=case.dropout,
+            )  # fmt: skip
 
         arguments = ()
     compare(
