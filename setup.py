@@ -82,7 +82,21 @@ class BuildKernels(build_ext):
                 extension.extra_compile_args = list(MSVC_FLAGS)
             extension.extra_compile_args += openmp[0]
             extension.extra_link_args += openmp[1]
+        self.generate_c()
         super().build_extensions()
+
+    def generate_c(self):
+        """Have Cython write C: here, so that whoever asks for sources or metadata need not wait."""
+        translated = cythonize(
+            self.extensions,
+            nthreads=0 if sys.platform == "win32" else os.cpu_count(),
+            compiler_directives={
+                "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
+                "initializedcheck": False, "freethreading_compatible": True,
+            },
+        )
+        for extension, in_c in zip(self.extensions, translated, strict=True):
+            extension.sources = in_c.sources
 
 
 def extensions():
@@ -106,14 +120,4 @@ def extensions():
 
 # Cython's workers import this file where they are not forked.
 if __name__ == "__main__":
-    setup(
-        ext_modules=cythonize(
-            extensions(),
-            nthreads=0 if sys.platform == "win32" else os.cpu_count(),
-            compiler_directives={
-                "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
-                "initializedcheck": False, "freethreading_compatible": True,
-            },
-        ),
-        cmdclass={"build_ext": BuildKernels},
-    )
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})
