@@ -32,14 +32,14 @@ def model_of(case: Case) -> torch.nn.Sequential:
     """Make the network with the weights all peers start from, softmax left to the cost."""
     layers = []
     for W, b in case.weights:
+        if layers:
+            layers.append(ACTIVATIONS[case.hidden]())
+            if case.dropout:
+                layers.append(torch.nn.Dropout(case.dropout))
         layer = torch.nn.Linear(*W.shape)
         layer.weight.data = torch.tensor(W.T.copy())
         layer.bias.data = torch.tensor(b)
-        layers += [layer, ACTIVATIONS[case.hidden]()]
-        if case.dropout:
-            layers.append(torch.nn.Dropout(case.dropout))
-    while not isinstance(layers[-1], torch.nn.Linear):
-        layers.pop()
+        layers.append(layer)
     return torch.nn.Sequential(*layers)
 
 

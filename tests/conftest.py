@@ -1,4 +1,4 @@
-"""Fixtures: every compiled variant the machine can run, and data for the tests of estimators."""
+"""Fixtures: every compiled variant the machine can run, and data to train on."""
 
 import numpy as np
 import pytest

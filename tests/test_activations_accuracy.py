@@ -17,7 +17,7 @@ def sigmoid(z):
 
 
 def normal(z):
-    """Return its distribution and density, which mpmath has no patience for farther out."""
+    """Return the normal distribution and density; mpmath has no patience beyond 999."""
     z = max(min(z, 999), -999)
     return mpmath.ncdf(z), mpmath.npdf(z)
 
