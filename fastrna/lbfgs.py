@@ -53,6 +53,7 @@ def minimise(net, loss_and_gradient, end_iteration, **options):
     """
     optimize = require("scipy.optimize", "scipy", "The optimizer LBFGS needs SciPy")
     latest, accepted = math.nan, net.parameters.astype(np.float64)
+    raised = None
 
     def evaluate(parameters):
         nonlocal latest
@@ -62,10 +63,14 @@ def minimise(net, loss_and_gradient, end_iteration, **options):
         return latest, gradient
 
     def accept(parameters):
-        nonlocal accepted
+        nonlocal accepted, raised
         net.parameters = accepted = parameters.copy()
         # The line search ends on the point it accepts, whose cost is therefore the latest.
-        if end_iteration(latest):
+        try:
+            stop = end_iteration(latest)
+        except StopIteration as error:  # SciPy would take it for its own
+            raised = stop = error
+        if stop:
             raise StopIteration
 
     try:
@@ -77,4 +82,6 @@ def minimise(net, loss_and_gradient, end_iteration, **options):
             result.fun = math.nan
     finally:
         net.parameters = accepted  # also where trials went through the network itself
+    if raised is not None:
+        raise raised
     return result

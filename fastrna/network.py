@@ -95,7 +95,7 @@ class Network:
     ):
         self._sizes = check.layer_sizes(sizes)
         self._activations = check.layer_activations(hidden, output, len(self._sizes) - 2)
-        self.dtype = check.float_type(dtype)
+        self._dtype = check.float_type(dtype)
         check.known(init, "init", _INITIALISATIONS)
         if seed is not None:
             seed = check.integer(seed, "seed", 0)
@@ -107,9 +107,9 @@ class Network:
     def _allocate(self):
         """Lay out the flat parameters, their views, and the predictor over them."""
         pairs = list(zip(self._sizes[:-1], self._sizes[1:], strict=True))
-        self.n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairs)
-        self._buffer = np.zeros(self.n_parameters + _SPARE, self.dtype)
-        self._parameters = self._buffer[: self.n_parameters]
+        n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairs)
+        self._buffer = np.zeros(n_parameters + _SPARE, self.dtype)
+        self._parameters = self._buffer[:n_parameters]
         self._weights, self._biases = [], []
         at = 0
         for n_in, n_out in pairs:
@@ -147,6 +147,16 @@ class Network:
         return list(self._activations)
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the parameters and of all arithmetic; `copy` makes a network of the other."""
+        return self._dtype
+
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters there are."""
+        return self._parameters.size
+
+    @property
     def scaler(self) -> Scaler | None:
         """What scales the inputs of every method, or None."""
         return self._scaler
@@ -168,7 +178,7 @@ class Network:
     @parameters.setter
     def parameters(self, values: ArrayLike) -> None:
         """Copy the values into the network's own storage."""
-        self._parameters[:] = check.parameters(values, self.n_parameters)
+        self._parameters[:] = check.parameters(values, self.n_parameters, self.dtype)
 
     @property
     def weights(self) -> list[NDArray[Any]]:
@@ -198,9 +208,9 @@ class Network:
 
     def __setstate__(self, state):
         self._sizes, self._activations = state["sizes"], state["activations"]
-        self.dtype = np.dtype(state["dtype"])
+        self._dtype = np.dtype(state["dtype"])
         self._allocate()
-        self._parameters[:] = state["parameters"]
+        self.parameters = state["parameters"]
         self._scaler = state["scaler"]
 
     def __deepcopy__(self, memo):
@@ -221,7 +231,7 @@ class Network:
         Raises
         ------
         ValueError
-            If the type is another.
+            If the type is another, or a parameter beyond its range.
 
         Examples
         --------
@@ -334,8 +344,10 @@ class Network:
         array([[0.]], dtype=float32)
         """
         n_threads = check.threads(n_threads)
-        if out is not None and isinstance(X, np.ndarray) and np.may_share_memory(X, out):
-            X = X.copy()  # a row that is written must not be one that is still to be read
+        if out is not None and not check.is_sparse(X):
+            X = check.numeric(X, "X")
+            if np.may_share_memory(X, out):
+                X = X.copy()  # a row that is written must not be one that is still to be read
         data = self._data(X, to_predict=True)
         shape = (data.m, self._sizes[-1])
         if out is None:

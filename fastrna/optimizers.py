@@ -48,7 +48,7 @@ class InverseScaling:
 
     def rate(self, initial: float, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
-        return initial / (epoch + 1) ** self.power
+        return initial * float(epoch + 1) ** -self.power
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,11 @@ class SGD:
             return "sgd"
         return "nesterov" if self.nesterov else "momentum"
 
+    @property
+    def remembers(self) -> str:
+        """What it keeps of earlier steps, if anything."""
+        return "velocity" if self.momentum else ""
+
 
 @dataclass(frozen=True)
 class Adam:
@@ -261,6 +266,7 @@ class Adam:
     schedule: InverseScaling | StepDecay | Cosine | Adaptive | None = None
 
     rule: ClassVar[str] = "adam"  # the kernels' name of the update
+    remembers: ClassVar[str] = "moments"
 
     def __post_init__(self):
         _check_common(self)
@@ -298,6 +304,7 @@ class LBFGS:
     tolerance: float = 1e-5
     # Its steps are not the kernels', and have a length of their own.
     rule: ClassVar[str] = "none"
+    remembers: ClassVar[str] = ""
     learning_rate: ClassVar[float] = 0.0
     schedule: ClassVar[None] = None
 

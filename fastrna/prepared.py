@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from fastrna import validation as check
 from fastrna.network import Inputs, Network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Prepared(NamedTuple):
     """What `Trainer.prepare` returns.
 
-    The examples as the kernels read them, X as it came, and the network and the cost that they were
-    checked for.
+    The examples as the kernels read them, X as it came, the network and the cost that they were
+    checked for, and the shift and scale that they are read with.
     """
 
     data: Any
     X: Inputs
     network: Network
     loss: tuple[str, float | None]
+    scaling: tuple[NDArray[Any] | None, NDArray[Any] | None]
+
+    def check_scaling(self, network: Network) -> None:
+        """Raise unless a network scales its inputs as these are."""
+        if self.scaling[0] is None and network.scaler is None:
+            return
+        wanted = network._scaling()
+        if not all(map(np.array_equal, self.scaling, wanted)):
+            raise ValueError(
+                "data was prepared for inputs scaled in another way than by the network's scaler; "
+                "expected examples that are prepared anew once it is set or fitted."
+            )
 
     def check_use(self, network: Network, loss: tuple[str, float | None]) -> None:
         """Raise unless the examples do for another network or cost as well."""

@@ -21,26 +21,21 @@ class DivergenceError(ArithmeticError):
     """The cost is no longer finite; the network holds the last finite epoch's parameters."""
 
 
-def hold_out(validation, seed, n_x, X, y, sample_weight):
-    """Split off the validation examples, where they come as a fraction.
+def hold_out(fraction, seed, X, y, sample_weight):
+    """Split off a fraction of examples, which are checked already, to validate on.
 
-    Returns what is left of X, y and sample_weight, and (X, y) to validate on, or None.
+    Returns what is left of X, y and sample_weight, and (X, y) to validate on.
     """
-    if validation is None or isinstance(validation, tuple):
-        return X, y, sample_weight, validation
-    X = X.tocsr() if check.is_sparse(X) else check.inputs(X, n_x)
-    y = np.asarray(y)
+    X, y = X.tocsr() if check.is_sparse(X) else np.asarray(X), np.asarray(y)
     m = X.shape[0]
-    if len(y) != m:
-        raise ValueError(f"y has {len(y)} examples and X has {m}; expected as many.")
-    held = round(validation * m)
+    held = round(fraction * m)
     if not 0 < held < m:
         raise ValueError(
-            f"validation is {validation}, which leaves {held} of {m} examples to validate on; "
+            f"validation is {fraction}, which leaves {held} of {m} examples to validate on; "
             "expected at least one there and one to train on."
         )
     # A generator of its own: the order of the epochs is the same with and without validation.
-    place = np.random.default_rng(None if seed is None else [seed, 1]).permutation(m)
+    place = np.random.default_rng([seed, 1]).permutation(m)
     test, rest = place[:held], np.sort(place[held:])
     if sample_weight is not None:
         sample_weight = check.weights_of_examples(sample_weight, m)[rest]
@@ -70,9 +65,12 @@ class Run:
             X, y = held_out
             data = trainer._prepare(X, y, names=("validation X", "validation y"))
             trainer.network._blame(X, "validation X")  # now: the first score would come too late
-            self._held_out = X, y, Prepared(data, X, trainer.network, trainer.loss)
+            net = trainer.network
+            self._held_out = X, y, Prepared(data, X, net, trainer.loss, net._scaling())
         self.history = History()
-        self._best, self._progress = Best(), Progress(epochs, trainer.progress)
+        # The trainer's while the run lasts: a checkpoint is to know it.
+        self._best = trainer._best = trainer._best or Best()
+        self._progress = Progress(epochs, trainer.progress)
 
     def descend(self, prepared):
         """Go down by epochs of gradient descent, in as few calls of the engine as may be."""
@@ -99,7 +97,7 @@ class Run:
         except KeyboardInterrupt:
             self.history.stopped_by = "interrupt"
         finally:
-            self._progress.close()
+            self._close()
         self._restore()
 
     def _descend(self, prepared, count):
@@ -147,7 +145,7 @@ class Run:
         except KeyboardInterrupt:
             history.stopped_by = "interrupt"
         finally:
-            self._progress.close()
+            self._close()
         self._restore()
         return history
 
@@ -183,13 +181,15 @@ class Run:
             self.history._extend(validation_cost=[cost], validation_score=[score])
         return cost
 
+    def _close(self):
+        self._progress.close()
+        self._trainer._best = None
+
     def _restore(self):
         best = self._best
-        if (
-            self._trainer.settings.restore_best
-            and best.parameters is not None
-            and best.epochs_since
-        ):
+        # An interrupt may have come in the epoch after the best, of which the network has a part.
+        passed = best.epochs_since or self.history.stopped_by == "interrupt"
+        if passed and self._trainer.settings.restore_best and best.parameters is not None:
             self._trainer.network.parameters = best.parameters
 
 

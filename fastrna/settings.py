@@ -41,13 +41,28 @@ restore_best, n_threads
     restore_best: bool = True
     n_threads: int | None = None
 
-    def __post_init__(self):
-        self.batch_size = check.optional(check.integer, self.batch_size, "batch_size")
-        self.target_cost = check.optional(check.real, self.target_cost, "target_cost")
-        self.shuffle, self.restore_best = bool(self.shuffle), bool(self.restore_best)
-        self.seed = check.optional(check.integer, self.seed, "seed", 0, 2**64 - 1)
-        self.l1, self.l2 = check.real(self.l1, "l1", 0), check.real(self.l2, "l2", 0)
-        self.dropout = check.real(self.dropout, "dropout", 0, 1, high_open=True)
-        self.l2_over_batch = bool(self.l2_over_batch)
-        self.patience = check.optional(check.integer, self.patience, "patience")
-        self.n_threads = check.threads(self.n_threads)
+    def __setattr__(self, name, value):
+        if name not in _CHECKS:
+            raise AttributeError(
+                f"settings has no option {name!r}; expected one of {', '.join(_CHECKS)}."
+            )
+        object.__setattr__(self, name, _CHECKS[name](value, name))
+
+
+def _integer_or_none(value, name):
+    return check.optional(check.integer, value, name)
+
+
+_CHECKS = {
+    "batch_size": _integer_or_none,
+    "target_cost": lambda value, name: check.optional(check.real, value, name),
+    "shuffle": check.flag,
+    "seed": lambda value, name: check.optional(check.integer, value, name, 0, 2**64 - 1),
+    "l1": lambda value, name: check.real(value, name, 0),
+    "l2": lambda value, name: check.real(value, name, 0),
+    "dropout": lambda value, name: check.real(value, name, 0, 1, high_open=True),
+    "l2_over_batch": check.flag,
+    "patience": _integer_or_none,
+    "restore_best": check.flag,
+    "n_threads": lambda value, name: check.threads(value),
+}

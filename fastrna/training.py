@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrna import kernels
 from fastrna import validation as check
-from fastrna.history import History
+from fastrna.history import Best, History
 from fastrna.network import Inputs, Network, Path, Specification
 from fastrna.optimizers import LBFGS, SGD, Adam, Adaptive, from_plain, optimizer_of, plain
 from fastrna.prepared import Prepared
@@ -41,12 +41,17 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     Attributes
     ----------
     network : Network
+    loss : (str, float or None)
+        The cost and its parameter.
     learning_rate : float
         Rate of the next epoch before its schedule; may be set.
     settings : Settings
         `batch_size`, `l1`, `l2`, `n_threads` and the other plain options; may be set between calls,
-        best by `dataclasses.replace`, which checks them.
-    optimizer, validation, callbacks
+        each as it may be given.
+    optimizer : SGD, Adam or LBFGS
+        May be set between calls, as given: from its own learning rate on, with the velocity there
+        is where both have momentum, else without what another one remembers.
+    validation, callbacks
         As given; may be set between calls.
     n_epochs, n_steps : int
         Epochs and mini-batches since the trainer was made.
@@ -98,19 +103,15 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     ):
         if not isinstance(net, Network):
             raise TypeError(f"net is {net!r}; expected a Network.")
-        self.network = net
-        self.loss = check.cost(loss, net.activations[-1][0])
-        self.optimizer = optimizer_of(optimizer)
+        self._network = net
+        self._loss = check.cost(loss, net.activations[-1][0])
         self.settings = Settings(
             batch_size=batch_size, target_cost=target_cost, shuffle=shuffle, seed=seed, l1=l1,
             l2=l2, dropout=dropout, l2_over_batch=l2_over_batch, patience=patience,
             restore_best=restore_best, n_threads=n_threads,
         )  # fmt: skip
-        if isinstance(self.optimizer, LBFGS) and dropout:
-            raise ValueError(
-                f"dropout is {dropout} with optimizer LBFGS, which needs the same cost whenever it "
-                "evaluates it; expected 0."
-            )
+        self._optimizer = optimizer_of(optimizer)
+        self._check_dropout()
         self.class_weight = class_weight
         self.validation = validation
         self._check_validation()
@@ -119,16 +120,16 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self.callbacks = list(callbacks)
         self.progress = progress
         self.checkpoint = check.optional(check.path, checkpoint, "checkpoint")
-        self._learning_rate = self.optimizer.learning_rate
-        self._even_rates = None  # as `_rates` made them, until the learning rate changes
         self.n_epochs = 0
         self._rng = np.random.default_rng(self.settings.seed)
-        self._dropout_seed = self.settings.seed
-        if seed is None:
-            self._dropout_seed = int(np.random.default_rng().integers(2**63)) if dropout else 0
-        self._lowest, self._stagnant, self._last_finite = math.inf, 0, None
-        self._engine, self._engine_serves = None, (0,)  # the most rows so far, and what decides
-        self._moments = (0, None, None)
+        # Of dropout and of what is held out, whatever the settings' becomes.
+        self._seed = self.settings.seed
+        if self._seed is None:
+            self._seed = int(self._rng.integers(2**63))
+        self._last_finite = None
+        self._begin_rates()
+        self._begin_moments(0)
+        self._best = None  # of the run under way, or of the one that `set_state` put back
         self._free = [True]  # empty while a call is under way
 
     def __getstate__(self):
@@ -148,6 +149,48 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             )
 
     @property
+    def network(self) -> Network:
+        """What is trained."""
+        return self._network
+
+    @property
+    def loss(self) -> tuple[str, float | None]:
+        """The cost, and its parameter if it has one."""
+        return self._loss
+
+    @property
+    def optimizer(self) -> SGD | Adam | LBFGS:
+        """How a gradient becomes an update."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: Optimizer) -> None:
+        """Go on with another optimizer, or with other settings of the same."""
+        before, self._optimizer = self._optimizer, optimizer_of(value)
+        if self._optimizer.remembers != before.remembers:
+            self._begin_moments(self.n_steps)
+        self._begin_rates()
+
+    def _check_dropout(self):
+        if isinstance(self.optimizer, LBFGS) and self.settings.dropout:
+            raise ValueError(
+                f"dropout is {self.settings.dropout} with optimizer LBFGS, which needs the same "
+                "cost whenever it evaluates it; expected 0."
+            )
+
+    def _begin_rates(self):
+        """Begin with the optimizer's own learning rate."""
+        self._learning_rate = self.optimizer.learning_rate
+        self._even_rates = None  # as `_rates` made them, until the learning rate changes
+        self._lowest, self._stagnant = math.inf, 0
+
+    def _begin_moments(self, n_steps):
+        """Begin without velocity or moments, after so many steps."""
+        self._steps_before = n_steps
+        self._engine, self._engine_serves = None, (0,)  # the most rows so far, and what decides
+        self._moments = (0, None, None)
+
+    @property
     def learning_rate(self) -> float:
         """Learning rate of the next epoch, before its schedule."""
         return self._learning_rate
@@ -163,7 +206,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     @property
     def n_steps(self) -> int:
         """Mini-batches since the trainer was made."""
-        return int(self._engine.n_steps) if self._engine is not None else self._moments[0]
+        since = self._engine.n_steps if self._engine is not None else self._moments[0]
+        return self._steps_before + int(since)
 
     @property
     def workspace_bytes(self) -> int:
@@ -211,7 +255,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         rows = min(batch_size or settings.batch_size or data.m, data.m)
         shuffle = settings.shuffle if shuffle is None else shuffle
         adam = rule == "adam"
-        taken = False
+        before, taken = self.n_steps, False
         try:
             try:
                 # Whoever comes meanwhile finds nothing there. Not by a call, after which Python
@@ -237,7 +281,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 l1=settings.l1,
                 l2=settings.l2,
                 over_batch=settings.l2_over_batch,
-                dropout_seed=self._dropout_seed,
+                dropout_seed=self._seed,
                 n_threads=kernels.team(settings.n_threads),
                 fewer=settings.n_threads is None,
             )
@@ -251,6 +295,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if error is not None:
             raise error
         if ending == "divergence":
+            # The parameters are those of before that epoch; the moments are not, nor finite.
+            steps = -(-(data.m if order is None else len(order)) // rows)
+            self._begin_moments(before + len(costs) * steps)
             self.network._blame(X)
             self._raise_divergence(last)
         return costs, seconds, ending
@@ -262,8 +309,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         what = "A parameter became infinite" if math.isfinite(last) else f"The cost became {last}"
         raise DivergenceError(
             f"{what} in epoch {self.n_epochs + 1}; {before}. The network holds the parameters from "
-            f"before that epoch. Try a smaller learning_rate (it was {self.learning_rate:g}), "
-            "scaled inputs, or a smaller momentum."
+            "before that epoch, and the optimizer begins anew. Try a smaller learning_rate (it was "
+            f"{self.learning_rate:g}), scaled inputs, or a smaller momentum."
         )
 
     def _rates(self, count):
@@ -319,7 +366,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.evaluate(trainer.prepare([[1.0]], [2.0]))
         2.0
         """
-        return Prepared(self._prepare(X, y, sample_weight), X, self.network, self.loss)
+        data = self._prepare(X, y, sample_weight)
+        return Prepared(data, X, self.network, self.loss, self.network._scaling())
 
     def _prepare(self, X, y, sample_weight=None, names=("X", "y")):
         self.network._check_parameters()
@@ -389,6 +437,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             raise TypeError(f"data is of type {kind}; expected what Trainer.prepare returned.")
         if prepared.network is not self.network or prepared.loss is not self.loss:
             prepared.check_use(self.network, self.loss)
+        prepared.check_scaling(self.network)
         return prepared.data
 
     def step(self, X: Inputs, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -410,6 +459,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         ------
         ValueError, TypeError, DivergenceError
             As for `train`.
+        KeyboardInterrupt
+            On Ctrl-C.
 
         Examples
         --------
@@ -493,7 +544,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
         Raises
         ------
-        ValueError, TypeError, DivergenceError, KeyboardInterrupt
+        ValueError, TypeError, DivergenceError
             As for `train`.
 
         Examples
@@ -506,10 +557,13 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         """
         epochs = check.integer(epochs, "epochs")
         self._check_validation()
-        X, y, sample_weight, held_out = hold_out(
-            self.validation, self.settings.seed, self.network.sizes[0], X, y, sample_weight
-        )
+        held_out = self.validation
+        if isinstance(held_out, float):
+            self._prepare(X, y, sample_weight)  # all of it: in a part rows have other numbers
+            self.network._blame(X)
+            X, y, sample_weight, held_out = hold_out(held_out, self._seed, X, y, sample_weight)
         if isinstance(self.optimizer, LBFGS):
+            self._check_dropout()
             twin = self._float64_twin()
             prepared = twin.prepare(X, y, sample_weight)
             return Run(self, epochs, held_out).minimise(twin, prepared)
@@ -531,7 +585,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def state(self) -> dict[str, Any]:
         """Return options, optimizer state, random state and counters: arrays and plain values.
 
-        Callbacks, progress, checkpoint and the examples to validate on are not part of it.
+        During a run, as in a checkpoint or a callback, the best parameters so far too. Callbacks,
+        progress, checkpoint and the examples to validate on are not part of it.
 
         Returns
         -------
@@ -555,12 +610,14 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             "validation": None if isinstance(self.validation, tuple) else self.validation,
             "n_epochs": self.n_epochs,
             "n_steps": n_steps,
+            "steps_before": self._steps_before,
             "learning_rate": float(self.learning_rate),
             "lowest": self._lowest,
             "stagnant": self._stagnant,
-            "dropout_seed": self._dropout_seed,
+            "dropout_seed": self._seed,
             "first_moment": first,
             "second_moment": second,
+            "best": None if self._best is None else dataclasses.asdict(self._best),
             "random": self._rng.bit_generator.state,
         }
 
@@ -589,31 +646,42 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         n_epochs = check.integer(state["n_epochs"], "n_epochs", 0)
         n_steps = check.integer(state["n_steps"], "n_steps", 0)
         stagnant = check.integer(state["stagnant"], "stagnant", 0)
-        dropout_seed = check.integer(state["dropout_seed"], "dropout_seed", 0, 2**64 - 1)
+        seed = check.integer(state["dropout_seed"], "dropout_seed", 0, 2**64 - 1)
         learning_rate = check.real(state["learning_rate"], "learning_rate", 0)
         lowest = float(state["lowest"])
-        moments = state["first_moment"], state["second_moment"]
-        for moment in moments:
-            if moment is not None and np.shape(moment) != (self.network.n_parameters,):
-                raise ValueError(
-                    f"state has moments of shape {np.shape(moment)}; expected "
-                    f"({self.network.n_parameters},), one a parameter."
-                )
-        validation = check.held_out(state.get("validation"))  # files of before had none
+        moments = [self._own(state[name], "moments") for name in ("first_moment", "second_moment")]
+        # Files of before had none of these three.
+        steps_before = check.integer(state.get("steps_before", 0), "steps_before", 0)
+        best = state.get("best")
+        if best is not None:
+            since = check.integer(best["epochs_since"], "epochs_since", 0)
+            parameters = self._own(best["parameters"], "best parameters")
+            best = Best(float(best["cost"]), since, parameters)
+        validation = check.held_out(state.get("validation"))
         weight = state["class_weight"]
         weight = dict(weight) if isinstance(weight, (list, tuple)) else weight
         rng = np.random.default_rng()
         rng.bit_generator.state = state["random"]
         # All of it fits; before this line nothing has changed.
-        self.optimizer, self.loss, self.settings, self.class_weight = (
+        self._optimizer, self._loss, self.settings, self.class_weight = (
             optimizer, loss, settings, weight,
         )  # fmt: skip
         self.validation = self.validation if validation is None else validation
-        self.n_epochs, self._dropout_seed, self._rng = n_epochs, dropout_seed, rng
-        self._learning_rate, self._even_rates = learning_rate, None
-        self._lowest, self._stagnant, self._last_finite = lowest, stagnant, None
-        self._engine, self._engine_serves = None, (0,)
+        self.n_epochs, self._seed, self._rng = n_epochs, seed, rng
+        self._begin_rates()
+        self._learning_rate, self._lowest, self._stagnant = learning_rate, lowest, stagnant
+        self._begin_moments(steps_before)
         self._moments = (n_steps, *moments)
+        self._last_finite, self._best = None, best
+
+    def _own(self, values, what):
+        """Return numbers of a state, one a parameter, in an array of their own; None for None."""
+        if values is not None and np.shape(values) != (self.network.n_parameters,):
+            raise ValueError(
+                f"state has {what} of shape {np.shape(values)}; expected "
+                f"({self.network.n_parameters},), one a parameter."
+            )
+        return None if values is None else np.array(values, self.network.dtype)
 
     def save(self, path: Path) -> None:
         """Save the network and the trainer's `state`; `load` resumes exactly.

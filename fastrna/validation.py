@@ -85,6 +85,13 @@ def integer(value, name, least=1, most=None):
     return int(value)
 
 
+def flag(value, name):
+    """Return `value` if it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; expected True or False.")
+    return bool(value)
+
+
 def optional(check, value, *arguments):
     """Return None for None, else what `check` makes of the value."""
     return None if value is None else check(value, *arguments)
@@ -159,14 +166,23 @@ def scaler(value, n_x):
         return
     if not isinstance(value, Scaler) or not hasattr(value, "scale_"):
         raise TypeError(f"scaler is {value!r}; expected a fitted fastrna.Scaler, or None.")
-    if value.scale_.size != n_x:
-        raise ValueError(
-            f"scaler was fitted on {value.scale_.size} columns; expected {n_x}, the width of the "
-            "input layer."
-        )
+    for name in ("shift_", "scale_"):
+        part = numeric(getattr(value, name), f"the scaler's {name}")
+        if part.ndim != 1:
+            raise ValueError(
+                f"the scaler's {name} has shape {part.shape}; expected ({n_x},), one a column."
+            )
+        if part.size != n_x:
+            raise ValueError(
+                f"scaler was fitted on {part.size} columns; expected {n_x}, the width of the "
+                "input layer."
+            )
+        finite(part, f"the scaler's {name}")
+    if not np.all(value.scale_):
+        raise ValueError("the scaler's scale_ has a 0; expected numbers other than 0.")
 
 
-def parameters(values, n_parameters):
+def parameters(values, n_parameters, dtype):
     """Return what is to become of all parameters: one number, or one for each."""
     values = numeric(values, "parameters")
     if values.shape not in ((), (n_parameters,)):
@@ -174,6 +190,7 @@ def parameters(values, n_parameters):
             f"parameters has shape {values.shape}; expected ({n_parameters},), all of the "
             "network's, or one number."
         )
+    within_range(values, dtype, "parameters")
     return values
 
 
@@ -263,6 +280,8 @@ def float_type(dtype):
 
 def numeric(array, name):
     """Return `array` as an ndarray of a real type the kernels read, uncopied where it is one."""
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ValueError(f"{name} has masked numbers; expected none, as {name}.filled(0).")
     try:
         array = np.asarray(array)
     except ValueError:
@@ -321,8 +340,9 @@ def within_range(array, dtype, name):
     for extreme in (array.argmax(), array.argmin()):
         where = np.unravel_index(extreme, array.shape)
         if abs(array[where]) > most:
+            place = f" at {_place(where)}" if where else ""
             raise ValueError(
-                f"{name} has {array[where]} at {_place(where)}, beyond the range of {most.dtype}; "
+                f"{name} has {array[where]}{place}, beyond the range of {most.dtype}; "
                 f"expected at most {most:.4g}, or a network of float64."
             )
 
@@ -358,10 +378,14 @@ def sparse_inputs(X, n_x, dtype, name="X"):
     if X.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {X.dtype}; expected real numbers.")
     X = X.tocsr()
-    steps = np.diff(X.indptr)
-    if X.indptr[0] != 0 or X.indptr[-1] > len(X.data) or (steps < 0).any():
-        raise ValueError(f"{name} has an indptr that does not rise from 0; expected a valid CSR.")
-    values = np.ascontiguousarray(X.data, dtype=dtype)
+    rises = len(X.indptr) == X.shape[0] + 1 and X.indptr[0] == 0 and (np.diff(X.indptr) >= 0).all()
+    if not rises or X.indptr[-1] > min(len(X.data), len(X.indices)):
+        raise ValueError(
+            f"{name} has an indptr that does not rise from 0, row by row, to at most the count of "
+            "its numbers and of their columns; expected a valid CSR."
+        )
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(X.data, dtype=dtype)
     if not np.isfinite(values).all():
         place = int(np.argmin(np.isfinite(values)))
         row = int(np.searchsorted(X.indptr, place, side="right")) - 1
@@ -407,7 +431,8 @@ def targets(y, m, n_y, output, dtype, name="y", X_name="X"):
 
 
 def _classes(y, n_y, name):
-    classes = y if y.dtype == np.int64 and y.flags.c_contiguous else y.astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        classes = y if y.dtype == np.int64 and y.flags.c_contiguous else y.astype(np.int64)
     if y.dtype.kind == "f" and (classes != y).any():
         row = int(np.argmax(classes != y))
         raise ValueError(f"{name} has {y[row]} at row {row}; expected integer classes.")
@@ -512,15 +537,14 @@ def weights_of_classes(class_weight, y, n_y, output):
             "None."
         )
     weight = np.ones(len(labels))
-    present = set(np.unique(labels).tolist())
-    n_classes = max(n_y, 2)
+    classes = (-1, 1) if output == "sign" else range(max(n_y, 2))
     for label, value in class_weight.items():
         value = real(value, f"class_weight[{label!r}]", 0)
-        if label not in present and not (
-            isinstance(label, numbers.Integral) and 0 <= label < n_classes
-        ):
+        # Targets of one sigmoid may lie between its classes.
+        if label not in classes and label not in labels:
             raise ValueError(
-                f"class_weight names class {label!r}; expected classes that occur in y."
+                f"class_weight names class {label!r}; expected classes among "
+                f"{', '.join(map(str, classes))}."
             )
         weight[labels == label] = value
     if not weight.any():

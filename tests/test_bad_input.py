@@ -623,3 +623,98 @@ def test_a_csr_matrix_whose_rows_lie_elsewhere(indptr):
     X.indptr = np.array(indptr)
     net = network()
     refuse(net, lambda: net.predict(X), "X", "indptr")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("batch_size", -5, "batch_size is -5"),
+        ("batch_size", 2.5, r"batch_size is 2\.5"),
+        ("n_threads", 0, "n_threads is 0"),
+        ("dropout", 1.5, r"dropout is 1\.5"),
+        ("l2", -1.0, r"l2 is -1\.0"),
+        ("seed", -1, "seed is -1"),
+        ("shuffle", "no", "shuffle is 'no'; expected True or False"),
+        ("batchsize", 3, "settings has no option 'batchsize'"),
+    ],
+)
+def test_a_setting_that_is_assigned_is_checked(name, value, words):
+    trainer = fastrna.Trainer(network())
+    before = trainer.state()["options"]
+    with pytest.raises((ValueError, TypeError, AttributeError), match=words):
+        setattr(trainer.settings, name, value)
+    assert trainer.state()["options"] == before
+
+
+def test_a_csr_matrix_with_parts_missing():
+    sparse = pytest.importorskip("scipy.sparse")
+    net = network()
+
+    def spoil(name):
+        X = sparse.csr_array(GOOD_X)
+        setattr(X, name, getattr(X, name)[:5].copy())
+        return X
+
+    for name in "indices", "indptr", "data":
+        refuse(net, lambda name=name: net.predict(spoil(name)), "X", "valid CSR")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("shift_", 0.0, ["shift_", "()"]),
+        ("shift_", np.zeros(2), ["2 columns", "3"]),
+        ("scale_", np.ones((1, 3)), ["scale_", "(1, 3)"]),
+        ("scale_", np.array([1, NAN, 1]), ["scale_", "nan"]),
+        ("scale_", np.array([1, 0, 1]), ["scale_", "0"]),
+    ],
+)
+def test_a_scaler_whose_arrays_are_assigned(name, value, words, tmp_path):
+    net = network()
+    net.scaler = fastrna.Scaler("zscore").fit(GOOD_X)
+    setattr(net.scaler, name, value)
+    for call in (
+        lambda: net.predict(GOOD_X),
+        lambda: net.predict_one(GOOD_X[0]),
+        lambda: fastrna.train(net, GOOD_X, GOOD_Y),
+        lambda: net.save(tmp_path / "net.npz"),
+    ):
+        refuse(net, call, *words)
+
+
+def test_masked_numbers_are_not_taken_for_numbers():
+    masked = np.ma.array(GOOD_X, mask=GOOD_X > 1)
+    net = network()
+    refuse(net, lambda: net.predict(masked), "X has masked numbers")
+    refuse(net, lambda: fastrna.train(net, masked, GOOD_Y), "X has masked numbers")
+    refuse(net, lambda: fastrna.Scaler("zscore").fit(masked), "X has masked numbers")
+    assert net.predict(np.ma.array(GOOD_X)).shape == (6, 2)
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "sign", "step"])
+def test_class_weights_of_classes_that_a_batch_lacks(output):
+    """By value, and of all that the output can tell."""
+    low = -1 if output == "sign" else 0
+    net = fastrna.Network([3, 1], output=output, seed=0)
+    trainer = fastrna.Trainer(net, class_weight={low: 2.0, 1.0: 1.0})
+    for label in low, 1:
+        trainer.step(GOOD_X, np.full(6, float(label)))
+    trainer = fastrna.Trainer(net, class_weight={2: 1.0})
+    words = ["class_weight names class 2", f"expected classes among {low}, 1"]
+    refuse(net, lambda: trainer.step(GOOD_X, np.full(6, 1.0)), *words)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("X", "y", "words"),
+    [
+        (GOOD_X, spoilt(GOOD_Y, NAN, 4, 1), ["y has nan at row 4, column 1"]),
+        (spoilt(GOOD_X, 1e300, 5, 2), GOOD_Y, ["X has 1e+300 at row 5, column 2"]),
+        (GOOD_X, None, ["y has dtype object"]),
+        (GOOD_X, 1.0, ["y has shape ()"]),
+    ],
+)
+def test_rows_of_a_part_are_named_as_they_came(X, y, words, seed):
+    """Where a fraction of the examples is held out, X and y are checked before."""
+    net = network()
+    refuse(net, lambda: fastrna.train(net, X, y, validation=0.3, seed=seed), *words)

@@ -136,3 +136,12 @@ def test_its_state_is_plain_and_comes_back(line):
     other = fastrna.Trainer(network())
     other.set_state(trainer.state())
     assert other.optimizer == fastrna.LBFGS(history_size=7) and other.n_epochs == 2
+
+
+def test_a_callback_that_raises_what_stops_scipy(line):
+    def stop(trainer, history):
+        raise StopIteration("mine")
+
+    trainer = fastrna.Trainer(network(), optimizer="lbfgs", callbacks=[stop])
+    with pytest.raises(StopIteration, match="mine"):
+        trainer.run(*line, 5)

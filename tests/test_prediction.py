@@ -111,3 +111,17 @@ def test_more_threads_than_there_are_rows_for(dtype):
     np.testing.assert_array_equal(net.predict(X, n_threads=1024), net.predict(X, n_threads=1))
     with pytest.raises(ValueError, match="n_threads is 1025; expected an integer, from 1 to 1024"):
         net.predict(X, n_threads=1025)
+
+
+@pytest.mark.parametrize("wrap", ["DataFrame", memoryview])
+def test_an_output_that_is_written_over_the_inputs(wrap):
+    """Whatever X is that shares the memory."""
+    numbers = np.random.default_rng(0).normal(size=600).astype("float32")
+    X, out = numbers[:200].reshape(100, 2), numbers[:500].reshape(100, 5)
+    net = fastrna.Network([2, 4, 5], seed=0)
+    expected = net.predict(X.copy())
+    if wrap == "DataFrame":
+        shared = pytest.importorskip("pandas").DataFrame(X, copy=False)
+    else:
+        shared = wrap(X)
+    np.testing.assert_array_equal(net.predict(shared, out=out), expected)

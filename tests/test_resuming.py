@@ -112,3 +112,53 @@ def test_state_resumes_exactly(dtype, problem):
     second.run(X, y, 3)
     np.testing.assert_array_equal(net.parameters, other.parameters)
     assert trainer.n_steps == second.n_steps
+
+
+def test_patience_and_the_best_epoch_are_resumed(rng, tmp_path):
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    options = {
+        "optimizer": fastrna.SGD(0.1, momentum=0.9),
+        "validation": 0.3,
+        "patience": 15,
+        "seed": 1,
+    }
+    whole = network()
+    expected = fastrna.train(whole, X, y, epochs=500, **options)
+    assert expected.stopped_by == "patience"
+    best = int(expected.validation_cost.argmin())
+    for epochs in best + 1, best + 8:  # the best epoch is the last, or lies behind
+        path = tmp_path / f"{epochs}.npz"
+        fastrna.train(network(), X, y, epochs=epochs, checkpoint=path, **options)
+        resumed = fastrna.Trainer.load(path)
+        seen = resumed.run(X, y, 500)
+        assert epochs + seen.n_epochs == expected.n_epochs
+        np.testing.assert_array_equal(resumed.network.parameters, whole.parameters)
+        assert resumed.state()["best"] is None  # a run that is over is not gone on with
+
+
+def test_a_run_that_failed_is_not_gone_on_with(problem):
+    def fail(trainer, history):
+        assert trainer.state()["best"]["parameters"].size == trainer.network.n_parameters
+        raise LookupError
+
+    trainer = fastrna.Trainer(network(), validation=0.3, seed=0, callbacks=[fail])
+    with pytest.raises(LookupError):
+        trainer.run(*problem, 3)
+    assert trainer.state()["best"] is None
+
+
+def test_without_a_seed_what_is_held_out_stays_held_out(problem, tmp_path):
+    trainer = fastrna.Trainer(network(), validation=0.3, restore_best=False, shuffle=False)
+    trainer.run(*problem, 3)
+    trainer.save(tmp_path / "trainer.npz")
+    resumed = fastrna.Trainer.load(tmp_path / "trainer.npz")
+    np.testing.assert_array_equal(trainer.run(*problem, 3).cost, resumed.run(*problem, 3).cost)
+
+
+def test_a_state_is_the_trainers_own(problem):
+    trainer = fastrna.Trainer(network(), optimizer=fastrna.Adam(0.01), seed=0)
+    trainer.run(*problem, 1)
+    state = trainer.state()
+    trainer.set_state(state)
+    state["first_moment"][:] = 1e9
+    assert np.abs(trainer.state()["first_moment"]).max() < 1e3

@@ -355,3 +355,22 @@ def test_progress_without_tqdm_is_a_line_on_a_terminal(problem, monkeypatch, cap
         assert f"epoch 2/2  cost {seen.cost[-1]:.4g}" in shown and shown.endswith("\n")
     else:
         assert shown == ""
+
+
+def test_an_interrupt_after_the_best_epoch_restores_it(problem):
+    """The network has a part of the next epoch then."""
+    net, held = network(), network()
+    trainer = fastrna.Trainer(net, validation=0.3, seed=0, callbacks=[lambda *_: calls.append(1)])
+    calls, epoch = [], trainer._descend
+
+    def interrupted_epoch(data, X, rates):
+        if len(calls) == 2:
+            net.parameters[:] = 7
+            raise KeyboardInterrupt
+        return epoch(data, X, rates)
+
+    trainer._descend = interrupted_epoch
+    history = trainer.run(*problem, 10)
+    assert history.stopped_by == "interrupt" and history.validation_cost.argmin() == 1
+    fastrna.train(held, *problem, validation=0.3, seed=0, epochs=2)
+    np.testing.assert_array_equal(net.parameters, held.parameters)

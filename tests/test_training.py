@@ -448,3 +448,102 @@ def test_an_optimizer_of_another_rule_may_be_set_between_runs(problem):
     twin.run(*problem, 2)
     assert trainer.state()["second_moment"].any() and twin.state()["second_moment"] is None
     assert not np.array_equal(trainer.network.parameters, twin.network.parameters)
+
+
+def test_after_a_divergence_a_smaller_rate_goes_on(problem):
+    """The optimizer begins anew: what it remembers is not finite."""
+    for optimizer in fastrna.SGD(0.05, momentum=0.9), fastrna.Adam(0.01):
+        trainer = fastrna.Trainer(network(), optimizer=optimizer, seed=0)
+        trainer.run(*problem, 5)
+        assert trainer.n_steps == 15
+        trainer.learning_rate = 1e30
+        with pytest.raises(fastrna.DivergenceError, match="the optimizer begins anew"):
+            trainer.run(*problem, 3)
+        assert trainer.n_steps == 15
+        twin = fastrna.Trainer(trainer.network.copy(), optimizer=optimizer, seed=0)
+        trainer.learning_rate = twin.learning_rate = 0.01
+        costs = [
+            [t.epoch(t.prepare(*problem), order=np.arange(80)) for _ in range(3)]
+            for t in (trainer, twin)
+        ]
+        assert costs[0] == costs[1]
+        assert trainer.n_steps == 24
+
+
+def test_a_step_that_diverges_spoils_none_after_it(problem):
+    X, y = problem
+    trainer = fastrna.Trainer(network(hidden="relu"), optimizer=fastrna.SGD(0.1, momentum=0.9))
+    cost = trainer.step(X, y)
+    with pytest.raises(fastrna.DivergenceError):
+        trainer.step(X * 1e30, y)
+    assert trainer.step(X, y) < cost
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (fastrna.SGD(0.1, momentum=0.9), fastrna.Adam(0.01), False),
+        (fastrna.Adam(0.01), fastrna.SGD(0.02, momentum=0.9), False),
+        (fastrna.SGD(0.1, momentum=0.9), fastrna.SGD(0.05, momentum=0.5, nesterov=True), True),
+        (fastrna.Adam(0.01), fastrna.Adam(0.002, beta_1=0.5), True),
+        (fastrna.SGD(0.1), "adam", False),
+    ],
+)
+def test_an_optimizer_set_between_runs(problem, first, second, kept):
+    """With its own learning rate, and with what the one before remembers if it means the same."""
+    trainer = fastrna.Trainer(network(), optimizer=first, seed=0)
+    trainer.run(*problem, 4)
+    if not kept:
+        fresh = fastrna.Trainer(trainer.network.copy(), optimizer=second)
+    moment = trainer.state()["first_moment"]
+    trainer.optimizer = second
+    assert trainer.learning_rate == trainer.optimizer.learning_rate
+    if kept:
+        np.testing.assert_array_equal(trainer.state()["first_moment"], moment)
+    else:
+        order = np.arange(80)
+        data = trainer.prepare(*problem), fresh.prepare(*problem)
+        assert trainer.epoch(data[0], order) == fresh.epoch(data[1], order)
+        np.testing.assert_array_equal(trainer.network.parameters, fresh.network.parameters)
+    assert trainer.n_steps == 12 + 3 * (not kept)
+
+
+def test_what_an_optimizer_may_not_be_set_to(problem):
+    trainer = fastrna.Trainer(network(), dropout=0.5)
+    with pytest.raises(TypeError, match="optimizer is 3; expected an SGD"):
+        trainer.optimizer = 3
+    trainer.optimizer = "lbfgs"
+    with pytest.raises(ValueError, match=r"dropout is 0\.5 with optimizer LBFGS"):
+        trainer.run(*problem, 1)
+    for name in "network", "loss":
+        with pytest.raises(AttributeError):
+            setattr(trainer, name, None)
+
+
+def test_data_prepared_before_the_scaler_are_refused(problem):
+    X, y = problem
+    net = network()
+    trainer = fastrna.Trainer(net)
+    before = trainer.prepare(X, y)
+    net.scaler = fastrna.Scaler("zscore").fit(X)
+    data = trainer.prepare(X, y)
+    assert trainer.evaluate(data) == trainer.evaluate(trainer.prepare(X, y))
+    for use in trainer.evaluate, trainer.epoch, trainer.loss_and_gradient:
+        with pytest.raises(ValueError, match="data was prepared for inputs scaled in another way"):
+            use(before)
+    net.scaler = None
+    with pytest.raises(ValueError, match="prepared anew"):
+        trainer.evaluate(data)
+
+
+def test_what_a_network_is_made_of_is_not_assigned():
+    net = network()
+    for name, value in (("dtype", np.dtype("float64")), ("n_parameters", 3), ("sizes", [1, 1])):
+        with pytest.raises(AttributeError):
+            setattr(net, name, value)
+    with pytest.raises(ValueError, match=r"parameters has 1e\+300, beyond the range of float32"):
+        net.parameters = 1e300
+    wide = network(dtype="float64")
+    wide.parameters[5] = -1e39
+    with pytest.raises(ValueError, match=r"parameters has -1e\+39 at row 5, beyond the range"):
+        wide.copy("float32")
