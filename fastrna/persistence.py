@@ -122,7 +122,9 @@ def _rebuild(path: Path, build: Callable[[Any], Any], tree: Any) -> Any:
     """Call `build`, and name the file when what it finds there makes no sense."""
     try:
         return build(tree)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is inconsistent: {error}"
         raise ValueError(f"{os.fspath(path)} {what}") from error
 
@@ -223,6 +225,7 @@ def _read(path: Path, kinds: tuple[str, ...]) -> tuple[str, Any]:
             TypeError,
             EOFError,
             NotImplementedError,
+            OverflowError,
             RuntimeError,
             OSError,
             zipfile.BadZipFile,
@@ -279,9 +282,9 @@ def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         mode = None
     if mode is not None and not stat.S_ISREG(mode):
         raise OSError(f"{path} exists and is not a regular file.")
-    folder, name = os.path.split(path)
     # Not tempfile: it would ignore the umask and leave a file that nobody else can read.
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    temporary = f".fastrna.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+    temporary = os.path.join(os.path.dirname(path), temporary)
     try:
         with open(temporary, "xb") as file:
             write(file)

@@ -199,8 +199,8 @@ def plot_activations(
             if abs(curve[middle] - curve[middle - 1]) > 0.1:
                 curve[middle] = np.nan
             panel.plot(z[0], curve, style, label=label)
-        name = activation if isinstance(activation, str) else "{}({:g})".format(*activation)
-        panel.set_title(name, fontsize="medium")
+        name, parameter = (activation, None) if isinstance(activation, str) else activation
+        panel.set_title(name if parameter is None else f"{name}({parameter:g})", fontsize="medium")
         # Cut at the limit: exp would otherwise flatten everything near 0.
         seen = np.clip(np.concatenate([value, slope]), -limit, limit)
         margin = 0.05 * (np.nanmax(seen) - np.nanmin(seen))

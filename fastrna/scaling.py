@@ -92,7 +92,8 @@ class Scaler:
         Parameters
         ----------
         X : array_like, shape (m, n_x)
-            The examples, of any real dtype; read in tiles, never copied whole.
+            The examples, of any real dtype; read in tiles, never copied whole. For "max", which
+            has no shift, also a SciPy sparse matrix.
 
         Returns
         -------
@@ -102,7 +103,7 @@ class Scaler:
         Raises
         ------
         TypeError
-            If X does not hold real numbers, or is sparse.
+            If X does not hold real numbers, or is sparse and the formula has a shift.
         ValueError
             If X is not two-dimensional, is empty, holds NaN or infinity, or has a column too
             wide or too narrow for its divisor to be a float64.
@@ -113,20 +114,26 @@ class Scaler:
         >>> Scaler("zscore").fit([[0.0, 1.0], [2.0, 1.0]]).scale_
         array([1., 1.])
         """
-        X = _real_array(X, "X")
+        is_sparse = self._takes_sparse(X)
+        if not is_sparse:
+            X = _real_array(X, "X")
         if X.ndim != 2:
             hint = " A single column is X.reshape(-1, 1)." if X.ndim == 1 else ""
             raise ValueError(
                 f"X has shape {X.shape}; expected 2 dimensions, (examples, features).{hint}"
             )
-        if X.size == 0:
+        if 0 in X.shape:
             raise ValueError(
                 f"X has shape {X.shape}; expected at least one example and one feature."
             )
         with_moments = self.kind in ("mean", "zscore")
         # Overflow is reported below, as a sentence about the column.
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            minimum, maximum, mean, variance = _column_statistics(X, with_moments)
+            if is_sparse:
+                minimum, maximum = _sparse_extremes(X)
+                mean = variance = None
+            else:
+                minimum, maximum, mean, variance = _column_statistics(X, with_moments)
             width = maximum - minimum
             if self.kind == "max":
                 shift, divisor, undivided = np.zeros_like(maximum), maximum, maximum == 0.0
@@ -155,7 +162,8 @@ class Scaler:
         Parameters
         ----------
         X : array_like, shape (m, n_x) or (n_x,)
-            Examples, or a single one. NaN and infinity pass through.
+            Examples, or a single one. NaN and infinity pass through. For "max" also a SciPy sparse
+            matrix.
         out : ndarray of float32 or float64, same shape, optional
             Where to write; may be X itself.
 
@@ -163,11 +171,13 @@ class Scaler:
         -------
         ndarray
             `out`, or a new array: float32 for float32 (and float16), float64 for everything else.
+            Of a sparse matrix, CSR.
 
         Raises
         ------
         TypeError
-            If X does not hold real numbers, or `out` is not a float32 or float64 array.
+            If X does not hold real numbers, or is sparse and there is a shift or an `out`, or if
+            `out` is not a float32 or float64 array.
         ValueError
             If the scaler is not fitted, or a shape is wrong, or `out` is read-only.
 
@@ -186,7 +196,8 @@ class Scaler:
         Parameters
         ----------
         X : array_like, shape (m, n_x) or (n_x,)
-            Scaled examples, or a single one.
+            Scaled examples, or a single one. For "max" also a SciPy
+            sparse matrix.
         out : ndarray of float32 or float64, same shape, optional
             Where to write; may be X itself.
 
@@ -194,11 +205,13 @@ class Scaler:
         -------
         ndarray
             `out`, or a new array: float32 for float32 (and float16), float64 for everything else.
+            Of a sparse matrix, CSR.
 
         Raises
         ------
         TypeError
-            If X does not hold real numbers, or `out` is not a float32 or float64 array.
+            If X does not hold real numbers, or is sparse and there is a shift or an `out`, or if
+            `out` is not a float32 or float64 array.
         ValueError
             If the scaler is not fitted, or a shape is wrong, or `out` is read-only.
 
@@ -239,7 +252,7 @@ class Scaler:
                [ 0. ],
                [ 0.5]])
         """
-        X = _real_array(X, "X")
+        X = X if self._takes_sparse(X) else _real_array(X, "X")
         return self.fit(X).transform(X, out)
 
     def state(self) -> dict[str, Any]:
@@ -314,15 +327,36 @@ class Scaler:
         if not hasattr(self, "scale_"):
             raise ValueError(f"{self!r} is not fitted: call fit(X) first.")
 
+    def _takes_sparse(self, X: Any) -> bool:
+        """Whether X is a sparse matrix, which a shift would fill."""
+        if not hasattr(X, "tocsr"):
+            return False
+        if self.kind != "max":
+            raise TypeError(
+                f"X is sparse; expected a dense array, as the shift of {self.kind!r} would fill "
+                "its zeros, or a scaler of kind 'max'."
+            )
+        if X.dtype.kind not in "fiub":
+            raise TypeError(f"X has dtype {X.dtype}; expected real numbers.")
+        return True
+
     def _map(self, X: ArrayLike, out: NDArray[Any] | None, inverse: bool) -> NDArray[Any]:
         self._check_fitted()
-        X = _real_array(X, "X")
+        is_sparse = self._takes_sparse(X)
+        X = X.tocsr() if is_sparse else _real_array(X, "X")
         n_x = self.scale_.size
         if X.ndim not in (1, 2) or X.shape[-1] != n_x:
             raise ValueError(
                 f"X has shape {X.shape}; expected (m, {n_x}) or ({n_x},), as the scaler was fitted "
                 f"on {n_x} features."
             )
+        if is_sparse:
+            if out is not None:
+                raise TypeError("X is sparse; expected no out.")
+            scale = self.scale_[X.indices]
+            scaled = X.astype(_result_dtype(X.dtype))
+            scaled.data = (X.data / scale if inverse else X.data * scale).astype(scaled.dtype)
+            return scaled
         if out is None:
             out = np.empty(X.shape, _result_dtype(X.dtype))
         else:
@@ -348,11 +382,12 @@ class Scaler:
 
 def _real_array(values: Any, name: str) -> NDArray[Any]:
     """Return `values` as an array of real numbers, without a copy where it is one."""
-    if hasattr(values, "tocsr"):
-        raise TypeError(
-            f"{name} is sparse; expected a dense array, as a shift would fill the zeros."
-        )
-    array = np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked numbers; expected none, as {name}.filled(0).")
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths; expected a rectangle.") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers.")
     return array
@@ -400,6 +435,19 @@ def _tiles(X: NDArray[Any]) -> Iterator[tuple[slice, slice]]:
         columns = slice(column, min(column + n_columns, n))
         for row in range(0, m, n_rows):
             yield slice(row, min(row + n_rows, m)), columns
+
+
+def _sparse_extremes(X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the minimum and maximum of each column of a sparse matrix, its zeros among them."""
+    X = X.tocoo()
+    if not np.isfinite(X.data).all():
+        place = int(np.argmin(np.isfinite(X.data)))
+        raise ValueError(
+            f"X is {X.data[place]} at row {X.row[place]}, column {X.col[place]}: a scaler is "
+            "fitted on finite numbers."
+        )
+    extremes = (X.min(axis=0), X.max(axis=0))
+    return tuple(e.toarray().ravel().astype(np.float64) for e in extremes)
 
 
 def _column_statistics(

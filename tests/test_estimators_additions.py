@@ -339,6 +339,16 @@ class TestInputScaling:
         with pytest.raises(ValueError, match="input_scaling is 'zscore', but X is sparse"):
             small(input_scaling="zscore").fit(scipy.sparse.csr_array(wine[0]), wine[1])
 
+    def test_scales_sparse_by_its_maximum(self, wine):
+        X, y = wine[0] * (wine[0] > 0) * 100, wine[1]
+        dense, sparse = (
+            small(input_scaling="max", random_state=0).fit(given, y)
+            for given in (X, scipy.sparse.csr_array(X))
+        )
+        np.testing.assert_allclose(
+            dense.predict_proba(X), sparse.predict_proba(scipy.sparse.csr_array(X)), atol=1e-6
+        )
+
 
 @BOTH
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])

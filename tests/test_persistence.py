@@ -344,6 +344,7 @@ def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
         ({"content": {}}, "is inconsistent"),
         ({"content": [1]}, "is inconsistent"),
         ({"version": "new"}, "not a file of fastrna, or is damaged"),
+        ({"version": float("inf")}, "not a file of fastrna, or is damaged"),
     ],
 )
 def test_wrong_headers(tmp_path, changes, message):

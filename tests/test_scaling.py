@@ -309,7 +309,35 @@ def test_a_failed_fit_keeps_the_old_one():
     np.testing.assert_array_equal(scaler.transform([[1.0]]), [[0.5]])
 
 
-def test_sparse_is_refused():
+@pytest.mark.parametrize("form", ["csr_array", "csc_matrix", "coo_array"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_sparse_inputs_have_a_maximum(form, dtype, rng):
     sparse = pytest.importorskip("scipy.sparse")
-    with pytest.raises(TypeError, match=r"X is sparse.*dense"):
-        Scaler("max").fit(sparse.csr_array(np.eye(3)))
+    dense = (rng.normal(size=(40, 6)) * 9 * (rng.random((40, 6)) < 0.3)).astype(dtype)
+    dense[:, 2], dense[:, 3] = 0, -np.abs(dense[:, 3]) - 1  # a column of zeros, one without any
+    X = getattr(sparse, form)(dense)
+    scaler, expected = Scaler("max").fit(X), Scaler("max").fit(dense)
+    np.testing.assert_array_equal(scaler.scale_, expected.scale_)
+    scaled = scaler.transform(X)
+    assert scaled.dtype == expected.transform(dense).dtype and sparse.issparse(scaled)
+    np.testing.assert_array_equal(scaled.toarray(), expected.transform(dense))
+    np.testing.assert_allclose(scaler.inverse_transform(scaled).toarray(), dense, rtol=1e-6)
+    np.testing.assert_array_equal(scaler.fit_transform(X).toarray(), scaled.toarray())
+    assert (X.toarray() == dense).all()
+
+
+def test_sparse_is_refused_where_it_would_be_filled():
+    sparse = pytest.importorskip("scipy.sparse")
+    X = sparse.csr_array(np.eye(3))
+    for kind in "minmax", "mean", "zscore":
+        with pytest.raises(TypeError, match=f"X is sparse.*the shift of '{kind}' would fill"):
+            Scaler(kind).fit(X)
+    scaler = Scaler("max").fit(X)
+    with pytest.raises(TypeError, match="X is sparse; expected no out"):
+        scaler.transform(X, out=np.empty((3, 3)))
+    with pytest.raises(ValueError, match=r"X has shape \(3, 2\); expected \(m, 3\)"):
+        scaler.transform(X[:, :2])
+    with pytest.raises(ValueError, match="X is nan at row 1, column 1: a scaler is"):
+        scaler.fit(sparse.csr_array(np.diag([1, np.nan, 1])))
+    with pytest.raises(TypeError, match="X has dtype complex128"):
+        scaler.fit(X.astype(complex))

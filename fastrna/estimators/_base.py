@@ -219,10 +219,10 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         given = X, y, sample_weight
         dtype = (np.float64, np.float32) if first_pass else _common_dtype(self.coefs_)
         X, y = self._check_data(X, y, dtype, reset=first_pass)
-        if self.input_scaling is not None and hasattr(X, "tocsr"):
+        if self.input_scaling not in (None, "max") and hasattr(X, "tocsr"):
             raise ValueError(
                 f"input_scaling is {self.input_scaling!r}, but X is sparse, and a shift would "
-                "fill its zeros: scale it with sklearn.preprocessing.MaxAbsScaler first."
+                "fill its zeros: take 'max', or scale it first."
             )
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
@@ -481,7 +481,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = self.input_scaling is None
+        tags.input_tags.sparse = self.input_scaling in (None, "max")
         return tags
 
 
