@@ -15,6 +15,7 @@ No other program should be running. Nothing here is compared with peers.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -89,5 +90,8 @@ def busy_processes(seconds: float = 1.0, wait: float = 2.0) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     callback()
     busy_processes()

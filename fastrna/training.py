@@ -484,6 +484,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         -------
         float
 
+        Raises
+        ------
+        ValueError, TypeError
+            As for `epoch`.
+
         Examples
         --------
         See `prepare`.
@@ -506,6 +511,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         -------
         cost : float
         gradient : ndarray (n_parameters,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `epoch`.
 
         Examples
         --------
@@ -623,6 +633,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Put back what `state` returned: training goes on exactly as it would have.
+
+        But for L-BFGS, which begins a new approximation of the Hessian in every run.
 
         Parameters
         ----------
@@ -772,7 +784,8 @@ def train(
     net : Network
         Trained in place.
     X : array_like or SciPy sparse matrix (m, n_x)
-        Inputs. A float or integer array of any strides is read where it stands.
+        Inputs. An array of float32, float64, integers or booleans, of any strides, is read where it
+        stands; one of another type or byte order is converted whole.
     y : array_like (m, n_y), (m,) where n_y = 1, or (m,) classes where the output is softmax
         Targets.
     loss : str or (str, float), default "auto"
@@ -792,11 +805,13 @@ def train(
         Whether each epoch visits the examples in a new order,
         ``numpy.random.default_rng(seed).permutation(m)`` drawn afresh from the one generator.
     seed : int, optional
-        Seed of the order and of dropout.
+        Seed of the order, of dropout and of the fraction held out.
     sample_weight : array_like (m,), optional
         Weights of the examples, at least 0.
     class_weight : dict, "balanced" or None, default None
-        Weights by class.
+        Weights by class, 1 for those that the dict does not name, where the output is softmax or one
+        sigmoid, step or sign; "balanced" is m / (classes that occur * count of the class), of the
+        examples given to the call. Of the validation cost too.
     l1, l2 : float, default 0.0
         Penalties ``l1 sum |W|`` and ``l2/2 sum W^2``, biases excluded.
     dropout : float, default 0.0
