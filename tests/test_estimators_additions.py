@@ -9,9 +9,11 @@ import pytest
 pytest.importorskip("sklearn", minversion="1.6")
 
 import scipy.sparse
+import sklearn.neural_network as theirs
 from estimators import BOTH, parameters_of, small
 from sklearn import datasets
 from sklearn.metrics import log_loss, r2_score
+from sklearn.utils import compute_sample_weight
 
 import fastrna
 from fastrna import MLPRegressor
@@ -425,3 +427,152 @@ def test_divergence_with_early_stopping_keeps_the_best():
     assert np.isfinite(parameters_of(model)).all()
     assert np.isnan(model.validation_scores_[-1])
     assert model.n_iter_ < model.max_iter
+
+
+# --------------------------------------------------------------------- what a callback changes
+
+
+def halve(model):
+    """Put halved weights in place of those there are."""
+    model.coefs_ = [W / 2 for W in model.coefs_]
+
+
+def halve_in_place(model):
+    for W in model.coefs_:
+        W /= 2
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_training_goes_on_from_what_a_callback_puts_in_place(solver, early_stopping, wine):
+    models = [
+        small(solver=solver, max_iter=12, early_stopping=early_stopping, callbacks=callback)
+        for callback in (halve, halve_in_place)
+    ]
+    for model in models:
+        model.fit(*wine)
+        assert model.to_network().parameters.tolist() == model._network.parameters.tolist()
+    np.testing.assert_array_equal(*map(parameters_of, models))
+    assert models[0].loss_ == models[1].loss_
+
+
+@pytest.mark.parametrize("change", [halve, halve_in_place])
+def test_lbfgs_cannot_go_on_from_other_weights(change, wine):
+    with pytest.raises(ValueError, match="A callback changed the weights, with which solver"):
+        small(solver="lbfgs", callbacks=change).fit(*wine)
+
+
+def test_a_callback_cannot_put_another_network_in_place(wine):
+    def widen(model):
+        model.coefs_ = [np.ones((13, 7)), np.ones((7, 3))]
+        model.intercepts_ = [np.ones(7), np.ones(3)]
+
+    with pytest.raises(ValueError, match="A callback put arrays of other shapes"):
+        small(callbacks=widen).fit(*wine)
+
+
+# ------------------------------------------------------------------------ calls that are refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "given"),
+    [
+        ({"activation": ["relu", "tanh"]}, {}),
+        ({"callbacks": [1]}, {}),
+        ({"class_weight": {0: -1.0}}, {}),
+        ({}, {"sample_weight": np.full(178, -1.0)}),
+        ({"hidden_layer_sizes": (7,), "warm_start": True}, {}),
+        ({"early_stopping": True, "validation_fraction": 1e-4}, {}),
+    ],
+)
+def test_a_call_that_is_refused_changes_nothing(changes, given, wine):
+    X, y = wine
+    model = small().fit(X, y)
+    before, state = model.predict_proba(X), dict(vars(model))
+    model.set_params(**changes)
+    with pytest.raises((ValueError, TypeError)):
+        model.fit(X, y > 0, **given)
+    model.set_params(**{name: state[name] for name in changes})
+    assert vars(model).keys() == state.keys()
+    assert list(model.classes_) == [0, 1, 2]
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    fresh = small(**changes)
+    with pytest.raises((ValueError, TypeError)):
+        fresh.fit(X, y, **({"sample_weight": np.full(178, -1.0)} | given))
+    assert not hasattr(fresh, "coefs_") and not hasattr(fresh, "classes_")
+
+
+def test_a_warm_start_keeps_the_output(wine):
+    """The loss may change, the activation of the outputs is the fitted network's."""
+    X, y = wine[0], np.abs(wine[0][:, 0])
+    model = small(MLPRegressor, loss="poisson", warm_start=True).fit(X, y)
+    model.set_params(loss="squared_error").fit(X, y)
+    assert model.out_activation_ == "exp"
+    for twin in pickle.loads(pickle.dumps(model)), copy.deepcopy(model):
+        np.testing.assert_array_equal(twin.predict(X), model.predict(X))
+    other = small(MLPRegressor, warm_start=True).fit(X, y)
+    before = other.predict(X)
+    with pytest.raises(ValueError, match="loss 'poisson' does not go with output 'identity'"):
+        other.set_params(loss="poisson").fit(X, y)
+    with pytest.raises(ValueError, match="loss 'poisson' does not go with output 'identity'"):
+        other.partial_fit(X, y)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(other)).predict(X), before)
+
+
+def test_partial_fit_goes_on_with_another_loss(wine):
+    X, y = wine[0], np.abs(wine[0][:, 0])
+    model = small(MLPRegressor, loss="poisson").partial_fit(X, y)
+    model.set_params(loss="squared_error").partial_fit(X, y)
+    residual = model._network.loss_and_gradient(X, y, "squared_error")[0]
+    model.partial_fit(X, y)
+    assert model.loss_ < 2 * residual  # of that kind, and going down
+
+
+def test_the_schedule_is_what_the_optimizer_was_made_with(wine):
+    """As in scikit-learn, whatever the parameters become."""
+    options = {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.01}
+    model = small(**options)
+    twin = theirs.MLPClassifier(6, random_state=0, **options)
+    for estimator in model, twin:
+        estimator.partial_fit(*wine, classes=[0, 1, 2])
+        estimator.set_params(learning_rate_init=0.5, power_t=0.1).partial_fit(*wine)
+        estimator.set_params(learning_rate="constant").partial_fit(*wine)
+    assert model.learning_rate_ == pytest.approx(twin._optimizer.learning_rate)
+    again = pickle.loads(pickle.dumps(model)).partial_fit(*wine)
+    assert again.learning_rate_ == pytest.approx(0.01 / (4 * 178 + 1) ** 0.5)
+
+
+# -------------------------------------------------------------------------- labels and weights
+
+
+def test_balanced_labels_are_weighed_by_the_training_examples(wine):
+    X, Y = wine[0], np.stack([wine[1] == 0, wine[1] > 0, wine[1] == 2], axis=1).astype(int)
+    with pytest.raises(ValueError, match="class_weight is 'balanced', which partial_fit cannot"):
+        small(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
+    model = small(class_weight="balanced").fit(X, Y, validation_data=(X[:20], Y[:20]))
+    weights = compute_sample_weight("balanced", Y)
+    expected, _ = model.to_network().loss_and_gradient(
+        X[:20], Y[:20].astype(float), sample_weight=weights[:20]
+    )
+    assert model.validation_loss_curve_[-1] == pytest.approx(expected)
+
+
+def test_one_class_is_always_right(wine):
+    X, y = wine[0], ["only"] * 178
+    model = small(early_stopping=True, max_iter=4).fit(X, y)
+    assert model.validation_scores_ == [1.0] * 4 and model.score(X, y) == 1.0
+    assert small().fit(X, y, validation_data=(X[:5], y[:5])).validation_scores_ == [1.0] * 5
+
+
+@pytest.mark.filterwarnings("ignore:Constructing a DIA matrix")
+@pytest.mark.parametrize("form", ["dia_array", "bsr_array", "coo_array"])
+def test_a_scorer_of_sparse_rows(form, wine):
+    X = getattr(scipy.sparse, form)(wine[0])
+    model = small(early_stopping=True, scorer="accuracy").fit(X, wine[1])
+    assert len(model.validation_scores_) == 5
+
+
+def test_sparse_targets_of_a_regressor(wine):
+    X, y = wine[0], wine[0][:, :2]
+    models = [small(MLPRegressor).fit(X, given) for given in (y, scipy.sparse.csr_array(y))]
+    np.testing.assert_array_equal(*map(parameters_of, models))

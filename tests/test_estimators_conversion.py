@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.6")
 
+import sklearn
 import sklearn.neural_network as theirs
 from estimators import BOTH, parameters_of, small
 from sklearn.preprocessing import StandardScaler
@@ -85,3 +86,33 @@ class TestFromSklearn:
     def test_refuses(self):
         with pytest.raises(TypeError, match="mlp is a StandardScaler"):
             from_sklearn(StandardScaler())
+
+
+class TestWhatComesAlong:
+    """Requests of metadata, and all attributes of a model that was fitted here."""
+
+    def test_requests(self):
+        with sklearn.config_context(enable_metadata_routing=True):
+            model = from_sklearn(theirs.MLPClassifier().set_fit_request(sample_weight=True))
+            assert model.get_metadata_routing().fit.requests["sample_weight"] is True
+
+    @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    def test_attributes(self, solver, early_stopping, wine):
+        options = {"solver": solver, "early_stopping": early_stopping, "random_state": 0}
+        model = from_sklearn(theirs.MLPClassifier(6, max_iter=5, **options).fit(*wine))
+        own = MLPClassifier(6, max_iter=5, **options).fit(*wine)
+        public = {name for name in vars(own) if name.endswith("_")}
+        assert {name for name in vars(model) if name.endswith("_")} == public
+        for name in public - {"coefs_", "intercepts_", "loss_curve_", "validation_loss_curve_"}:
+            if isinstance(getattr(own, name), float):
+                assert getattr(model, name) == pytest.approx(getattr(own, name), rel=1e-3)
+
+    def test_refuses_parameters_it_does_not_know(self):
+        class Theirs(theirs.MLPClassifier):
+            def __init__(self, extra=1):
+                super().__init__()
+                self.extra = extra
+
+        with pytest.raises(TypeError, match=r"mlp is a Theirs with the parameters extra of its"):
+            from_sklearn(Theirs())

@@ -207,6 +207,37 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         return self._fit(X, y, sample_weight, validation_data=validation_data, incremental=False)
 
     def _fit(self, X, y, sample_weight, *, validation_data=None, incremental):
+        before, monitor = dict(vars(self)), None
+        try:
+            monitor = Monitor(self, X, y, sample_weight, incremental=incremental)
+            X, targets, weights, held_out, random = self._examples(
+                X, y, sample_weight, validation_data, incremental
+            )
+            with monitor:
+                if self.solver == "lbfgs":
+                    fit_lbfgs(self, X, targets, weights, held_out, monitor)
+                else:
+                    fit_stochastic(
+                        self, X, targets, weights, held_out, monitor, random, incremental
+                    )
+        except BaseException:
+            if monitor is None or not monitor.begun:
+                self._put_back(before)
+            raise
+        return self
+
+    def _put_back(self, before) -> None:
+        """Be as before a call that was refused; scikit-learn ends its callbacks itself."""
+        theirs = {name: v for name, v in vars(self).items() if "callback" in name}
+        vars(self).clear()
+        vars(self).update(theirs | before)
+
+    def _examples(self, X, y, sample_weight, validation_data, incremental):
+        """Check everything and make the network, where there is none to go on with.
+
+        Returns X, targets and weights as `Trainer.prepare` takes them, the examples held out and
+        the generator of the epochs' orders.
+        """
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         if self.dropout > 0 and self.solver == "lbfgs":
@@ -216,7 +247,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
             )
         hidden_sizes = self._hidden_sizes()
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        given = X, y, sample_weight
+        given = X
         dtype = (np.float64, np.float32) if first_pass else _common_dtype(self.coefs_)
         X, y = self._check_data(X, y, dtype, reset=first_pass)
         if self.input_scaling not in (None, "max") and hasattr(X, "tocsr"):
@@ -231,10 +262,12 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         self._learn_weights(targets, sample_weight, incremental)
         weights = self._total_weight(y, targets, sample_weight)
 
-        self.n_outputs_, self.out_activation_ = self._output(targets)
-        sizes = [X.shape[1], *hidden_sizes, self.n_outputs_]
-        self.n_layers_ = len(sizes)
+        n_outputs, activation = self._output(targets)
+        sizes = [X.shape[1], *hidden_sizes, n_outputs]
         random = check_random_state(self.random_state)
+        if first_pass or not hasattr(self, "out_activation_"):  # else that of the network there is
+            self.n_outputs_, self.out_activation_ = n_outputs, activation
+            self.n_layers_ = len(sizes)
         if first_pass:
             self._initialize(sizes, X.dtype, random)
         elif (present := list(self._current_network().sizes)) != sizes:
@@ -248,20 +281,14 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         if validation_data is not None:
             held_out = self._given_validation(validation_data)
         elif self._stops_early():
-            rows, held_out = self._split(given[0], X, y, targets, sample_weight, weights, random)
+            rows, held_out = self._split(given, X, y, targets, sample_weight, weights, random)
             X, targets = X[rows], targets[rows]
             weights = None if weights is None else weights[rows]
         if first_pass:
             self.scaler_ = None
             if self.input_scaling is not None:
                 self.scaler_ = self._network.scaler = Scaler(self.input_scaling).fit(X)
-
-        with Monitor(self, *given, incremental=incremental) as monitor:
-            if self.solver == "lbfgs":
-                fit_lbfgs(self, X, targets, weights, held_out, monitor)
-            else:
-                fit_stochastic(self, X, targets, weights, held_out, monitor, random, incremental)
-        return self
+        return X, targets, weights, held_out, random
 
     def _check_data(self, X, y, dtype, reset):
         X, y = validate_data(
@@ -274,6 +301,8 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
             dtype=dtype,
             reset=reset,
         )
+        if self._real_targets and hasattr(y, "tocsr"):
+            y = y.toarray()
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y
@@ -357,7 +386,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         targets = self._encode(y, X.dtype)
-        if self._output(targets) != (self.n_outputs_, self.out_activation_):
+        if self._output(targets)[0] != self.n_outputs_:
             raise ValueError(
                 f"validation_data has targets of shape {y.shape}, which do not go with the "
                 f"{self.n_outputs_} outputs of the network."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_matrix
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
@@ -261,12 +261,26 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             above = (outputs[:, 0] > 0.5).view(np.int8)
             return self.classes_.take(above, mode="clip")
         labels = (outputs > 0.5).astype(np.int64)
-        return csr_array(labels) if self._sparse_targets else labels
+        return csr_matrix(labels) if self._sparse_targets else labels
 
     # ---------------------------------------------------------------------------- weights
 
     def _learn_weights(self, targets, sample_weight, incremental):
-        if self.class_weight is None or self._target_kind == "multilabel-indicator":
+        if self.class_weight is None:
+            return
+        if incremental and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight is 'balanced', which partial_fit cannot know from a part of the "
+                "data: compute the weights of all of it and pass them as a dictionary."
+            )
+        if self._target_kind == "multilabel-indicator":
+            if self.class_weight == "balanced":
+                ones = np.count_nonzero(targets, axis=0)
+                counts = np.stack([len(targets) - ones, ones], axis=1)
+                present = np.count_nonzero(counts, axis=1, keepdims=True)
+                self._class_weights = len(targets) / (
+                    present * np.where(counts == 0, np.inf, counts)
+                )
             return
         if isinstance(self.class_weight, list):
             raise ValueError(
@@ -279,11 +293,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             present = {k: v for k, v in self.class_weight.items() if k in set(self.classes_)}
             self._class_weights = compute_class_weight(present or None, classes=self.classes_, y=y)
             return
-        if incremental:
-            raise ValueError(
-                "class_weight is 'balanced', which partial_fit cannot know from a part of the "
-                "data: compute the weights of all of it and pass them as a dictionary."
-            )
         counts = np.bincount(index, weights=sample_weight, minlength=len(self.classes_))
         # A class that only weightless examples have takes part in nothing, and divides by zero.
         self._class_weights = counts.sum() / (len(counts) * np.where(counts == 0, np.inf, counts))
@@ -291,7 +300,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _total_weight(self, y, targets, sample_weight):
         if self.class_weight is None:
             return sample_weight
-        if self._target_kind == "multilabel-indicator":
+        if self._target_kind == "multilabel-indicator" and self.class_weight == "balanced":
+            labels = np.arange(targets.shape[1])
+            weights = self._class_weights[labels, targets.astype(np.intp)].prod(axis=1)
+        elif self._target_kind == "multilabel-indicator":
             weights = compute_sample_weight(self.class_weight, y)
         else:
             weights = self._class_weights[targets.reshape(-1).astype(np.intp)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from sklearn.neural_network import MLPClassifier as _TheirClassifier
 from sklearn.neural_network import MLPRegressor as _TheirRegressor
@@ -45,7 +47,7 @@ def from_sklearn(mlp):
     Raises
     ------
     TypeError
-        If `mlp` is neither.
+        If `mlp` is neither, or a subclass with parameters of its own.
 
     Examples
     --------
@@ -59,16 +61,33 @@ def from_sklearn(mlp):
     True
     """
     if isinstance(mlp, _TheirClassifier):
-        model = MLPClassifier(**mlp.get_params(deep=False))
+        kind = MLPClassifier
     elif isinstance(mlp, _TheirRegressor):
-        model = MLPRegressor(**mlp.get_params(deep=False))
+        kind = MLPRegressor
     else:
         raise TypeError(
             f"mlp is a {type(mlp).__name__}, but from_sklearn takes an MLPClassifier or an "
             "MLPRegressor of sklearn.neural_network."
         )
+    parameters = mlp.get_params(deep=False)
+    others = set(parameters).difference(kind().get_params(deep=False))
+    if others:
+        raise TypeError(
+            f"mlp is a {type(mlp).__name__} with the parameters {', '.join(sorted(others))} of its "
+            "own, which from_sklearn does not know."
+        )
+    model = kind(**parameters)
+    if hasattr(mlp, "_metadata_request"):
+        model._metadata_request = copy.deepcopy(mlp._metadata_request)
     if not hasattr(mlp, "coefs_"):
         return model
+    model._begin_records(first_pass=True)
+    if mlp.solver == "lbfgs":
+        model.best_loss_ = mlp.loss_
+    elif hasattr(mlp, "_optimizer"):
+        optimizer = mlp._optimizer  # whose `learning_rate`, of Adam's, is that of its last step
+        adam = mlp.solver == "adam"
+        model.learning_rate_ = optimizer.learning_rate_init if adam else optimizer.learning_rate
     for name in _RECORDS:
         if hasattr(mlp, name):
             value = getattr(mlp, name)

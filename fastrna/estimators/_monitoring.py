@@ -56,6 +56,8 @@ class HeldOut:
             if self._sample_weight is not None and _takes_weights(self._scorer):
                 self._scored_with["sample_weight"] = self._sample_weight
             if self._rows is not None:
+                if hasattr(self._given, "tocsr"):  # some sparse matrices have no rows to take
+                    self._given = self._given.tocsr()
                 self._given = _safe_indexing(self._given, self._rows)
         # Without early stopping there are no scores before the first validation_data.
         if model.validation_scores_ is None:
@@ -79,6 +81,9 @@ class HeldOut:
         outputs = model._network.predict(self._X, n_threads=model.n_threads)
         if not np.isfinite(outputs).all():
             return math.nan
+        classes = getattr(model, "classes_", None)
+        if classes is not None and len(classes) == 1 and self._y.ndim == 1:
+            return 1.0  # there is one answer only
         output = model._network.activations[-1][0]
         return score_of(outputs, self._targets, output, self._weights)
 
@@ -119,7 +124,7 @@ class Monitor:
         if not all(map(callable, self._callbacks)):
             raise TypeError(f"callbacks is {callbacks!r}; expected a list of callables.")
         self._progress = Progress(1 if incremental else model.max_iter, model.progress)
-        self.stopped = False
+        self.begun = self.stopped = False
 
     def __enter__(self):
         model = self._model
@@ -138,6 +143,7 @@ class Monitor:
 
     def begin_epoch(self) -> None:
         """Say that an epoch begins, unless one is under way."""
+        self.begun = True
         if (
             self._epoch_task is None
             and self._fit_task is not None

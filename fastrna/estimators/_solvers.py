@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastrna import SGD, Adam, DivergenceError, Trainer
+from fastrna import validation as check
 from fastrna.kernels import TeamChoice
 from fastrna.lbfgs import minimise
 
@@ -57,8 +58,7 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
     if held_out is not None:
         held_out.follow(model, trainer)
     stops_early = model._stops_early()
-    adaptive = model.solver == "sgd" and model.learning_rate == "adaptive"
-    inverse_scaling = model.solver == "sgd" and model.learning_rate == "invscaling"
+    schedule, initial_rate, power = model._schedule
     # As in scikit-learn, a warm start keeps the last parameters unless a score is the best of all.
     parameters = model._network.parameters
     best = parameters.copy() if stops_early and model.t_ == 0 else None
@@ -91,18 +91,23 @@ def fit_stochastic(model, X, targets, weights, held_out, monitor, random, increm
             if stops_early and model.validation_scores_[-1] > model.best_validation_score_:
                 best = parameters.copy()
             _count_stagnation(model, stops_early, held_out)
-            if inverse_scaling:
-                trainer.learning_rate = model.learning_rate_init / (model.t_ + 1) ** model.power_t
+            if schedule == "invscaling":
+                trainer.learning_rate = initial_rate / (model.t_ + 1) ** power
             model.learning_rate_ = trainer.learning_rate
 
             stop = monitor.end_epoch()
+            if model._current_network() is not trainer.network:
+                raise ValueError(
+                    "A callback put arrays of other shapes into coefs_ and intercepts_; expected "
+                    "those of the network that is being trained."
+                )
             if model._no_improvement_count > model.n_iter_no_change:
                 watched = "Validation score" if stops_early else "Training loss"
                 message = (
                     f"{watched} did not improve more than tol={model.tol:f} for "
                     f"{model.n_iter_no_change} consecutive epochs."
                 )
-                if not adaptive:
+                if schedule != "adaptive":
                     message += " Stopping."
                     stop = True
                 elif trainer.learning_rate <= SMALLEST_RATE:
@@ -154,7 +159,7 @@ def fit_lbfgs(model, X, targets, weights, held_out, monitor):
         work,
         loss=model._loss(),
         batch_size=None,
-        l2=model.alpha,
+        l2=float(model.alpha),
         l2_over_batch=True,
         n_threads=model.n_threads,
     )
@@ -177,7 +182,14 @@ def fit_lbfgs(model, X, targets, weights, held_out, monitor):
         if held_out is not None:
             held_out.record(model)
             _note_best_score(model)
-        return monitor.end_epoch()
+        accepted = net.parameters.copy()
+        stop = monitor.end_epoch()
+        if not np.array_equal(model._current_network().parameters, accepted):
+            raise ValueError(
+                "A callback changed the weights, with which solver 'lbfgs' cannot go on; expected "
+                "solver 'sgd' or 'adam' for that."
+            )
+        return stop
 
     model.n_iter_ = 0
     limits = {"maxfun": model.max_fun, "maxiter": model.max_iter, "gtol": model.tol}
@@ -218,16 +230,23 @@ def _stochastic_trainer(model, n, random, incremental):
         batch_size = min(int(model.batch_size), n)
     trainer = model._trainer if incremental else None
     state = vars(model).pop("_trainer_state", None)
+    # The loss is the parameter's of today.
+    loss = check.cost(model._loss(), model._network.activations[-1][0])
+    if trainer is not None and trainer.loss != loss:
+        trainer, state = None, trainer.state()
     if trainer is None:
         goes_on = incremental and state is not None
         trainer = model._trainer = _new_trainer(
             model, 0 if goes_on else _dropout_seed(model, random)
         )
         if goes_on:
-            trainer.set_state(state)
-    # The rest is what the optimizer was made with, as in scikit-learn.
+            trainer.set_state(state | {"loss": loss})
+        else:
+            schedule = model.learning_rate if model.solver == "sgd" else "constant"
+            model._schedule = schedule, model.learning_rate_init, model.power_t
+    # The rest is what the optimizer was made with, as in scikit-learn: its schedule too.
     trainer.settings = replace(
-        trainer.settings, batch_size=batch_size, l2=model.alpha, n_threads=model.n_threads
+        trainer.settings, batch_size=batch_size, l2=float(model.alpha), n_threads=model.n_threads
     )
     return trainer
 
@@ -240,14 +259,14 @@ def _dropout_seed(model, random):
 def _new_trainer(model, seed):
     if model.solver == "adam":
         optimizer = Adam(
-            learning_rate=model.learning_rate_init,
+            learning_rate=float(model.learning_rate_init),
             beta_1=model.beta_1,
             beta_2=model.beta_2,
             epsilon=model.epsilon,
         )
     else:
         optimizer = SGD(
-            learning_rate=model.learning_rate_init,
+            learning_rate=float(model.learning_rate_init),
             # scikit-learn allows a momentum of 1, the library what is below it.
             momentum=min(float(model.momentum), math.nextafter(1.0, 0.0)),
             nesterov=bool(model.nesterovs_momentum and model.momentum > 0),
