@@ -37,7 +37,7 @@ def gradient_descent(
     Returns
     -------
     ndarray (steps + 1, n)
-        The trajectory, w0 first.
+        The trajectory, w0 first: of float32 where w0 is, else of float64.
 
     Raises
     ------
@@ -52,12 +52,12 @@ def gradient_descent(
     >>> fastrna.gradient_descent(lambda w: 2 * w, 0.7, fastrna.SGD(0.5), steps=1).ravel().tolist()
     [0.7, 0.0]
     """
-    optimizer = optimizer_of(optimizer)
-    if isinstance(optimizer, LBFGS):
+    chosen = optimizer_of(optimizer)
+    if isinstance(chosen, LBFGS):
         raise TypeError("optimizer is LBFGS; expected SGD or Adam.")
     if not callable(gradient):
         raise TypeError(f"gradient is {gradient!r}; expected a function of w.")
-    if isinstance(optimizer.schedule, Adaptive):
+    if isinstance(chosen.schedule, Adaptive):
         raise TypeError("schedule is Adaptive, which needs a cost; expected one by the step.")
     steps = check.integer(steps, "steps", 0)
     w = check.numeric(w0, "w0")
@@ -70,21 +70,20 @@ def gradient_descent(
     trajectory = np.empty((steps + 1, len(w)), w.dtype)
     trajectory[0] = w
     for k in range(steps):
-        rate = optimizer.learning_rate
-        if optimizer.schedule is not None:
-            rate = optimizer.schedule.rate(rate, k)
+        rate = chosen.learning_rate
+        if chosen.schedule is not None:
+            rate = chosen.schedule.rate(rate, k)
         g = np.ascontiguousarray(gradient(w.copy()), dtype=w.dtype).reshape(-1)
         if g.shape != w.shape:
             raise ValueError(f"gradient returned shape {g.shape}; expected {w.shape}, that of w0.")
-        if optimizer.rule == "adam":
+        if isinstance(chosen, Adam):
             module.adam_update(
-                w, first, second, g, rate, optimizer.beta_1, optimizer.beta_2, optimizer.epsilon,
-                k + 1,
-            )  # fmt: skip
-        elif optimizer.rule == "sgd":
+                w, first, second, g, rate, chosen.beta_1, chosen.beta_2, chosen.epsilon, k + 1
+            )
+        elif chosen.rule == "sgd":
             module.sgd_update(w, g, rate)
         else:
-            update = getattr(module, f"{optimizer.rule}_update")
-            update(w, first, g, rate, optimizer.momentum)
+            update = getattr(module, f"{chosen.rule}_update")
+            update(w, first, g, rate, chosen.momentum)
         trajectory[k + 1] = w
     return trajectory

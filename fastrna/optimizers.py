@@ -5,8 +5,8 @@ With g = dJ/dw and learning rate alpha:
 ========  =======================================================================================
 SGD       w = w - alpha g; with momentum v = beta v - alpha g, w = w + v;
           with Nesterov's, w = w + beta v - alpha g (v the new one)
-Adam      m = beta_1 m + (1 - beta_1) g, s = beta_2 s + (1 - beta_2) g^2,
-          w = w - alpha sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(s) + epsilon)
+Adam      m = beta_1 m + (1 - beta_1) g, v = beta_2 v + (1 - beta_2) g^2,
+          w = w - alpha sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
 LBFGS     SciPy's L-BFGS-B on the whole batch
 ========  =======================================================================================
 """
@@ -14,8 +14,9 @@ LBFGS     SciPy's L-BFGS-B on the whole batch
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastrna import validation as check
 
@@ -31,8 +32,8 @@ class InverseScaling:
 
     Raises
     ------
-    ValueError
-        If the power is out of range.
+    ValueError, TypeError
+        If the power is out of range or not a number.
 
     Examples
     --------
@@ -43,11 +44,23 @@ class InverseScaling:
 
     power: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.real(self.power, "power", 0, low_open=True)
 
     def rate(self, initial: float, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
+        """Return the learning rate of an epoch.
+
+        Parameters
+        ----------
+        initial : float
+            alpha_0, the optimizer's `learning_rate`.
+        epoch : int
+            Number of the epoch, from 0.
+
+        Returns
+        -------
+        float
+        """
         return initial * float(epoch + 1) ** -self.power
 
 
@@ -64,8 +77,8 @@ class StepDecay:
 
     Raises
     ------
-    ValueError
-        If a setting is out of range.
+    ValueError, TypeError
+        If a setting is out of range or of another type.
 
     Examples
     --------
@@ -77,12 +90,24 @@ class StepDecay:
     every: int = 10
     factor: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.integer(self.every, "every")
         check.real(self.factor, "factor", 0, 1, low_open=True)
 
     def rate(self, initial: float, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
+        """Return the learning rate of an epoch.
+
+        Parameters
+        ----------
+        initial : float
+            alpha_0, the optimizer's `learning_rate`.
+        epoch : int
+            Number of the epoch, from 0.
+
+        Returns
+        -------
+        float
+        """
         return initial * self.factor ** (epoch // self.every)
 
 
@@ -102,8 +127,8 @@ class Cosine:
 
     Raises
     ------
-    ValueError
-        If a setting is out of range.
+    ValueError, TypeError
+        If a setting is out of range or of another type.
 
     Examples
     --------
@@ -115,12 +140,24 @@ class Cosine:
     epochs: int
     minimum: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.integer(self.epochs, "epochs")
         check.real(self.minimum, "minimum", 0)
 
     def rate(self, initial: float, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
+        """Return the learning rate of an epoch.
+
+        Parameters
+        ----------
+        initial : float
+            alpha_0, the optimizer's `learning_rate`.
+        epoch : int
+            Number of the epoch, from 0.
+
+        Returns
+        -------
+        float
+        """
         t = min(epoch, self.epochs) / self.epochs
         return self.minimum + (initial - self.minimum) * (1 + math.cos(math.pi * t)) / 2
 
@@ -142,8 +179,8 @@ class Adaptive:
 
     Raises
     ------
-    ValueError
-        If a setting is out of range.
+    ValueError, TypeError
+        If a setting is out of range or of another type.
 
     Examples
     --------
@@ -158,7 +195,7 @@ tolerance=0.0001, factor=0.2, minimum=1e-06))
     factor: float = 0.2
     minimum: float = 1e-6
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.integer(self.patience, "patience")
         check.real(self.tolerance, "tolerance", 0)
         check.real(self.factor, "factor", 0, 1, low_open=True, high_open=True)
@@ -168,7 +205,7 @@ tolerance=0.0001, factor=0.2, minimum=1e-06))
 SCHEDULES = {kind.__name__: kind for kind in (InverseScaling, StepDecay, Cosine, Adaptive)}
 
 
-def _check_common(optimizer) -> None:
+def _check_common(optimizer: SGD | Adam) -> None:
     check.real(optimizer.learning_rate, "learning_rate", 0, low_open=True)
     if optimizer.schedule is not None and type(optimizer.schedule).__name__ not in SCHEDULES:
         raise TypeError(
@@ -194,12 +231,12 @@ class SGD:
     Raises
     ------
     ValueError, TypeError
-        If a setting is out of range.
+        If a setting is out of range or of another type.
 
     Notes
     -----
-    w = w - alpha g; with momentum v = beta v - alpha g, w = w + v, v_0 = 0; with Nesterov's
-    momentum w = w + beta v - alpha g, with the new v (Sutskever et al., 2013).
+    w = w - alpha g; with momentum v = beta v - alpha g, w = w + v, v_0 = 0 (Polyak, 1964); with
+    Nesterov's momentum w = w + beta v - alpha g, with the new v (Sutskever et al., 2013).
 
     Examples
     --------
@@ -213,7 +250,7 @@ class SGD:
     nesterov: bool = False
     schedule: InverseScaling | StepDecay | Cosine | Adaptive | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_common(self)
         check.real(self.momentum, "momentum", 0, 1, high_open=True)
         if not isinstance(self.nesterov, bool):
@@ -250,7 +287,7 @@ class Adam:
     Raises
     ------
     ValueError, TypeError
-        If a setting is out of range.
+        If a setting is out of range or of another type.
 
     Examples
     --------
@@ -268,7 +305,7 @@ class Adam:
     rule: ClassVar[str] = "adam"  # the kernels' name of the update
     remembers: ClassVar[str] = "moments"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_common(self)
         check.real(self.beta_1, "beta_1", 0, 1, high_open=True)
         check.real(self.beta_2, "beta_2", 0, 1, high_open=True)
@@ -279,7 +316,8 @@ class Adam:
 class LBFGS:
     """Limited-memory BFGS on the whole batch, through `scipy.optimize` (extra ``scipy``).
 
-    An epoch is one iteration; `batch_size` and `shuffle` do not matter.
+    An epoch is one iteration of L-BFGS-B (Byrd et al., 1995); `batch_size` and `shuffle` do not
+    matter.
 
     Parameters
     ----------
@@ -291,7 +329,7 @@ class LBFGS:
     Raises
     ------
     ValueError, TypeError
-        If a setting is out of range.
+        If a setting is out of range or of another type.
 
     Examples
     --------
@@ -308,7 +346,7 @@ class LBFGS:
     learning_rate: ClassVar[float] = 0.0
     schedule: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.integer(self.history_size, "history_size")
         check.real(self.tolerance, "tolerance", 0)
 
@@ -316,7 +354,7 @@ class LBFGS:
 OPTIMIZERS = {"sgd": SGD, "adam": Adam, "lbfgs": LBFGS}
 
 
-def optimizer_of(value):
+def optimizer_of(value: SGD | Adam | LBFGS | str) -> SGD | Adam | LBFGS:
     """Return the optimizer named by, or given as, `value`."""
     if isinstance(value, str):
         return OPTIMIZERS[check.known(value, "optimizer", OPTIMIZERS)]()
@@ -328,7 +366,7 @@ def optimizer_of(value):
     return value
 
 
-def plain(optimizer):
+def plain(optimizer: SGD | Adam | LBFGS) -> dict[str, Any]:
     """Return an optimizer as plain values, for a file."""
     settings = {"kind": type(optimizer).__name__} | asdict(optimizer)
     if optimizer.schedule is not None:
@@ -336,7 +374,7 @@ def plain(optimizer):
     return settings
 
 
-def from_plain(settings):
+def from_plain(settings: Mapping[str, Any]) -> SGD | Adam | LBFGS:
     """Return the optimizer that `plain` made the values of."""
     settings = dict(settings)
     kind = {kind.__name__: kind for kind in OPTIMIZERS.values()}[settings.pop("kind")]

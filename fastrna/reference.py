@@ -1,4 +1,4 @@
-"""The whole method in plain NumPy, one function per kernel, to be read next to the lecture.
+"""The whole method in plain NumPy, one function per equation, to be read next to the lecture.
 
 Rows are examples, as everywhere in NumPy; the lecture's columns of examples are ``X.T``. Layer
 ``l`` has weights ``W_l (n_in, n_out)`` and biases ``b_l (n_out,)``:
@@ -13,12 +13,16 @@ gradient descent      ``w = w - alpha dJ/dw``
 momentum              ``v = beta v - alpha dJ/dw``,  ``w = w + v``
 ====================  =====================================================================
 
-Every function has the name, the arguments and the meaning of its compiled twin in
-``fastrna.kernels``; the tests hold the two together. Nothing here is fast, and nothing here is
-needed at run time: it is the definition the fast code is checked against.
+The functions from `activation` to `dropout` have the names, the arguments and the meaning of
+compiled twins in ``fastrna.kernels``; `softmax` is one of the activations there. `predict`,
+`loss_and_gradient` and `jacobian` are the methods of :class:`fastrna.Network` of those names,
+`train` is :func:`fastrna.train` as far as their arguments agree. The tests hold all of it together.
+Nothing here is fast: it is the definition the fast code is checked against. At run time only the
+plots of activations and the timing of ``fastrna demo`` call it.
 
-An activation or a loss is a name or a pair ``(name, parameter)``, such as ``("elu", 0.5)``. A
-network is any object with the lists ``activations``, ``weights`` and ``biases``.
+An activation or a loss is a name or a pair ``(name, parameter)``, such as ``("elu", 0.5)``; a name
+alone takes its parameter from ``DEFAULTS``. A network is any object with the lists ``activations``,
+``weights`` and ``biases``; a ``scaler``, if it has one, is applied to its inputs.
 """
 
 import math
@@ -91,8 +95,21 @@ def _split(spec, known):
 
 
 def softmax(Z):
-    """``exp(z_k) / sum_j exp(z_j)`` of each row; the shift by the largest changes nothing.
+    """Turn each row into probabilities, ``exp(z_k) / sum_j exp(z_j)``.
 
+    The largest of the row is subtracted first, which changes nothing and never overflows.
+
+    Parameters
+    ----------
+    Z : array_like of floats (m, n)
+
+    Returns
+    -------
+    ndarray (m, n)
+        Of the dtype of Z; each row sums to 1.
+
+    Examples
+    --------
     >>> softmax([[0.0, 0.0], [1000.0, 0.0]])
     array([[0.5, 0.5],
            [1. , 0. ]])
@@ -110,12 +127,41 @@ def _activate(spec, Z):
 
 
 def activation(activation, Z):
-    """Apply ``A = g(Z)``; A has the shape of Z.
+    """Apply an activation: ``A = g(Z)``, element by element, for softmax row by row.
+
+    Parameters
+    ----------
+    activation : str or (str, float)
+        One of the names below; a slope not given is 0.1, an alpha 1.
+    Z : array_like of floats, any shape; (m, n) for softmax
+
+    Returns
+    -------
+    ndarray
+        Of the shape and dtype of Z.
 
     Raises
     ------
     ValueError
         If the name is unknown.
+
+    Notes
+    -----
+    ============  ==========================================================================
+    step          1 where z >= 0, else 0
+    sign          1 where z >= 0, else -1
+    identity      z
+    sigmoid       1 / (1 + exp(-z))
+    tanh          tanh(z)
+    relu          max(z, 0)
+    leaky_relu    z where z > 0, else slope z (Maas et al., 2013)
+    elu           z where z > 0, else alpha (exp(z) - 1) (Clevert et al., 2016)
+    softplus      ln(1 + exp(z)) (Dugas et al., 2001)
+    gelu          z Phi(z), Phi the normal distribution (Hendrycks and Gimpel, 2016)
+    silu          z / (1 + exp(-z)) (Elfwing et al., 2018)
+    exp           exp(z)
+    softmax       exp(z_k) / sum_j exp(z_j)
+    ============  ==========================================================================
 
     Examples
     --------
@@ -128,7 +174,20 @@ def activation(activation, Z):
 
 
 def activation_derivative(activation, Z):
-    """Differentiate: ``g'(Z)``, element by element.
+    """Differentiate an activation: ``g'(Z)``, element by element.
+
+    That of a step is 0 everywhere; at a kink the branch z <= 0 is taken.
+
+    Parameters
+    ----------
+    activation : str or (str, float)
+        As for `activation`, but softmax.
+    Z : array_like of floats, any shape
+
+    Returns
+    -------
+    ndarray
+        Of the shape and dtype of Z.
 
     Raises
     ------
@@ -149,7 +208,25 @@ def activation_derivative(activation, Z):
 
 
 def layer_forward(A, W, b, activation="identity"):
-    """``g(A W + b)``: (m, n_in) through one layer to (m, n_out).
+    """Pass examples through one layer: ``g(A W + b)``.
+
+    Parameters
+    ----------
+    A : ndarray (m, n_in)
+        Outputs of the layer below.
+    W : ndarray (n_in, n_out)
+    b : ndarray (n_out,)
+    activation : str or (str, float), default "identity"
+        As for `activation`.
+
+    Returns
+    -------
+    ndarray (m, n_out)
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or the shapes do not fit.
 
     Examples
     --------
@@ -161,7 +238,24 @@ def layer_forward(A, W, b, activation="identity"):
 
 
 def weight_gradient(A, dZ):
-    """``dW = A^T dZ`` (n_in, n_out) and ``db = sum_i dZ`` (n_out,) of one layer.
+    """Return the gradient of one layer: ``dW = A^T dZ`` and ``db = sum_i dZ``.
+
+    Parameters
+    ----------
+    A : ndarray (m, n_in)
+        Outputs of the layer below.
+    dZ : ndarray (m, n_out)
+        ``dJ/dZ`` of the layer.
+
+    Returns
+    -------
+    dW : ndarray (n_in, n_out)
+    db : ndarray (n_out,)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
 
     Examples
     --------
@@ -173,9 +267,28 @@ def weight_gradient(A, dZ):
 
 
 def input_gradient(dZ, W, Z=None, activation="identity"):
-    """``(dZ W^T) * g'(Z)`` (m, n_in): back through the weights, then through the activation below.
+    """Go back through the weights, then through the activation below: ``(dZ W^T) * g'(Z)``.
 
-    ``Z`` is what the layer below fed to its activation; None leaves the factor out.
+    Parameters
+    ----------
+    dZ : ndarray (m, n_out)
+        ``dJ/dZ`` of the layer.
+    W : ndarray (n_in, n_out)
+        Its weights.
+    Z : ndarray (m, n_in), optional
+        What the layer below fed to its activation; None leaves the factor ``g'(Z)`` out.
+    activation : str or (str, float), default "identity"
+        That of the layer below, as for `activation_derivative`.
+
+    Returns
+    -------
+    ndarray (m, n_in)
+        ``dJ/dZ`` of the layer below; without Z, its ``dJ/dA``.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or softmax, or the shapes do not fit.
 
     Examples
     --------
@@ -254,21 +367,49 @@ def _goes_with(loss, output):
 
 
 def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
-    """Cost ``J`` of a batch, a float, and ``dJ/dZ`` (m, n_y) at the last layer.
+    """Return the cost of a batch and its gradient at the last layer: ``J`` and ``dJ/dZ``.
+
+    ``J = sum_i w_i c_i / sum_i w_i``, ``c_i`` the sum of an example's costs over the outputs.
 
     Parameters
     ----------
-    loss, output : str or (str, float)
-        The loss and the output activation.
-    Z, Y : array of shape (m, n_y)
-        The last layer before its activation, and the targets.
-    sample_weight : array of shape (m,), optional
-        Weights ``w_i`` of the examples in the mean; all 1 when None.
+    loss : str or (str, float)
+        One of the names below; a delta not given is 1, a q 0.5.
+    output : str or (str, float)
+        The activation of the last layer, as for `activation`.
+    Z : array_like of floats (m, n_y)
+        The last layer before its activation.
+    Y : array_like (m, n_y)
+        Targets.
+    sample_weight : array_like (m,), optional
+        Weights ``w_i`` of the examples in the mean; all 1 when None. If all are 0, so is J.
+
+    Returns
+    -------
+    cost : float
+    dZ : ndarray (m, n_y)
+        Of the dtype of Z.
 
     Raises
     ------
     ValueError
         If a name is unknown or the loss does not go with the output.
+
+    Notes
+    -----
+    The cost of one output, with ``r = yhat - y``:
+
+    ==============  =========================================================================
+    squared_error   r^2 / 2
+    absolute_error  abs(r)
+    huber           r^2 / 2 where abs(r) <= delta, else delta (abs(r) - delta / 2) (Huber, 1964)
+    quantile        q max(-r, 0) + (1 - q) max(r, 0) (Koenker and Bassett, 1978)
+    log_loss        for softmax -y ln yhat, for sigmoid -y ln yhat - (1 - y) ln(1 - yhat)
+    perceptron      abs(r) abs(z), for step and sign; its gradient is r (Rosenblatt, 1958)
+    poisson         y ln(y / yhat) - y + yhat, for exp and softplus: half the deviance
+    ==============  =========================================================================
+
+    The first four go with every output but step and sign, squared_error alone of them with softmax.
 
     Examples
     --------
@@ -298,8 +439,19 @@ def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
 
 
 def sgd_update(w, g, learning_rate):
-    """``w = w - alpha g``, in place.
+    """Make one step of gradient descent: ``w = w - alpha g``.
 
+    Parameters
+    ----------
+    w : ndarray, any shape
+        Parameters; changed in place.
+    g : ndarray, shape of w
+        Gradient ``dJ/dw``.
+    learning_rate : float
+        alpha.
+
+    Examples
+    --------
     >>> w = np.array([1.0])
     >>> sgd_update(w, np.array([2.0]), 0.25)
     >>> w
@@ -309,8 +461,21 @@ def sgd_update(w, g, learning_rate):
 
 
 def momentum_update(w, v, g, learning_rate, momentum):
-    """``v = beta v - alpha g``, ``w = w + v``, in place.
+    """Make one step with momentum: ``v = beta v - alpha g``, ``w = w + v`` (Polyak, 1964).
 
+    Parameters
+    ----------
+    w : ndarray, any shape
+        Parameters; changed in place.
+    v : ndarray, shape of w
+        Velocity, 0 at first; changed in place.
+    g : ndarray, shape of w
+        Gradient ``dJ/dw``.
+    learning_rate, momentum : float
+        alpha and beta.
+
+    Examples
+    --------
     >>> w, v = np.array([1.0]), np.array([1.0])
     >>> momentum_update(w, v, np.array([2.0]), 0.25, 0.75)
     >>> w, v
@@ -322,8 +487,17 @@ def momentum_update(w, v, g, learning_rate, momentum):
 
 
 def nesterov_update(w, v, g, learning_rate, momentum):
-    """``v = beta v - alpha g``, ``w = w + beta v - alpha g`` with the new v, in place.
+    """Make one step with Nesterov's momentum (Sutskever et al., 2013).
 
+    ``v = beta v - alpha g``, ``w = w + beta v - alpha g`` with the new v.
+
+    Parameters
+    ----------
+    w, v, g, learning_rate, momentum
+        As for `momentum_update`.
+
+    Examples
+    --------
     >>> w, v = np.array([1.0]), np.array([1.0])
     >>> nesterov_update(w, v, np.array([2.0]), 0.25, 0.75)
     >>> w, v
@@ -335,11 +509,26 @@ def nesterov_update(w, v, g, learning_rate, momentum):
 
 
 def adam_update(w, m, v, g, learning_rate, beta_1, beta_2, epsilon, t):
-    """Adam's step number ``t = 1, 2, ...``, in place, in the efficient form of its authors.
+    """Make one step of Adam (Kingma and Ba, 2015), in the efficient form of its authors.
 
     ``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g^2``,
     ``w = w - alpha sqrt(1-b2^t) / (1-b1^t) * m / (sqrt(v) + epsilon)``.
 
+    Parameters
+    ----------
+    w : ndarray, any shape
+        Parameters; changed in place.
+    m, v : ndarray, shape of w
+        First and second moment, 0 at first; changed in place.
+    g : ndarray, shape of w
+        Gradient ``dJ/dw``.
+    learning_rate, beta_1, beta_2, epsilon : float
+        alpha, b1, b2 and epsilon.
+    t : int
+        Number of the step, from 1.
+
+    Examples
+    --------
     >>> w, m, v = np.array([1.0]), np.zeros(1), np.zeros(1)
     >>> adam_update(w, m, v, np.array([2.0]), 0.5, 0.9, 0.999, 0.0, 1)
     >>> w.round(12)
@@ -369,6 +558,30 @@ def dropout(A, rate, seed, step, layer, first_row=0):
     ``layer`` from 0, row of the mini-batch, column), through a hash: no generator is shared by
     the threads, and the backward pass drops the same entries of the gradient by the same call.
 
+    Parameters
+    ----------
+    A : array_like of floats (m, n)
+        Activations of a hidden layer, or the gradient with respect to them.
+    rate : float
+        At least 0 and below 1.
+    seed, step, layer : int
+        The place.
+    first_row : int, default 0
+        Row of the mini-batch that is the first of A.
+
+    Returns
+    -------
+    ndarray (m, n)
+        Of the dtype of A.
+
+    Notes
+    -----
+    Inverted dropout (Srivastava et al., 2014). The hash is SplitMix64 (Steele et al., 2014) down to
+    the row, MurmurHash3's finalizer (Appleby) for the column; an entry is dropped where its 32 bits
+    are below ``floor(rate 2^32)``.
+
+    Examples
+    --------
     >>> dropout(np.ones((2, 4)), 0.5, seed=0, step=0, layer=0)
     array([[2., 2., 0., 0.],
            [2., 0., 0., 0.]])
@@ -444,8 +657,27 @@ def _backpropagation(net, X, Y, loss, sample_weight, l1, l2, drop=_keep):
 
 
 def predict(net, X):
-    """``A_L`` (m, n_y): X through every layer.
+    """Pass X through every layer: ``A_L``.
 
+    Parameters
+    ----------
+    net : object
+        A network, as above.
+    X : array_like (m, n_x)
+        Inputs, in raw units if the network has a scaler.
+
+    Returns
+    -------
+    ndarray (m, n_y)
+        Of the dtype of the weights.
+
+    Raises
+    ------
+    ValueError
+        If an activation is unknown or the shapes do not fit.
+
+    Examples
+    --------
     >>> net = SimpleNamespace(activations=["relu"], weights=[np.eye(2)], biases=[np.zeros(2)])
     >>> predict(net, np.array([[1.0, -1.0]]))
     array([[1., 0.]])
@@ -453,9 +685,38 @@ def predict(net, X):
     return _forward(net, _inputs(net, X))[1][-1]
 
 
-def loss_and_gradient(net, X, y, loss="auto", sample_weight=None, l1=0.0, l2=0.0):
-    """Cost of the whole of X, with penalty, and its gradient, flat: W1, b1, W2, b2, ...
+def loss_and_gradient(net, X, y, loss="auto", sample_weight=None, l2=0.0, l1=0.0):
+    """Return the cost of the whole of X, with penalty, and its gradient by backpropagation.
 
+    Parameters
+    ----------
+    net : object
+        A network, as above.
+    X : array_like (m, n_x)
+        Inputs.
+    y : array_like (m, n_y), (m,) where n_y = 1, or (m,) classes where the output is softmax
+        Targets.
+    loss : str or (str, float), default "auto"
+        As for `cost_and_gradient`; "auto" takes log_loss for sigmoid and softmax, perceptron for
+        step and sign, poisson for exp, else squared_error.
+    sample_weight : array_like (m,), optional
+        Weights of the examples; all 1 when None.
+    l2, l1 : float, default 0.0
+        Penalties ``l2/2 sum W^2`` and ``l1 sum abs(W)``, biases excluded.
+
+    Returns
+    -------
+    cost : float
+    gradient : ndarray (n_parameters,)
+        Flat: W_1, b_1, W_2, b_2, ...
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, the loss does not go with the output, or the shapes do not fit.
+
+    Examples
+    --------
     >>> net = SimpleNamespace(activations=["identity"], weights=[np.eye(1)], biases=[np.ones(1)])
     >>> loss_and_gradient(net, np.array([[2.0]]), np.array([[1.0]]), l2=1.0)
     (2.5, array([5., 2.]))
@@ -466,8 +727,27 @@ def loss_and_gradient(net, X, y, loss="auto", sample_weight=None, l1=0.0, l2=0.0
 
 
 def jacobian(net, X):
-    """``dyhat_k/dx_j`` of each example, (m, n_y, n_x): the chain rule from the output down.
+    """Return ``dyhat_k/dx_j`` of each example: the chain rule from the output down.
 
+    Parameters
+    ----------
+    net : object
+        A network, as above.
+    X : array_like (m, n_x)
+        Inputs.
+
+    Returns
+    -------
+    ndarray (m, n_y, n_x)
+        In raw units if the network has a scaler.
+
+    Raises
+    ------
+    ValueError
+        As for `predict`.
+
+    Examples
+    --------
     >>> net = SimpleNamespace(activations=["exp"], weights=[2 * np.eye(1)], biases=[np.zeros(1)])
     >>> jacobian(net, np.zeros((1, 1)))
     array([[[2.]]])
@@ -527,17 +807,44 @@ def train(
     l2=0.0,
     dropout=0.0,
 ):
-    """Train ``net`` in place by mini-batch descent; returns the cost of each epoch, 1-D.
+    """Train a network in place by descent on mini-batches.
 
-    ``batch_size=1`` is stochastic descent, ``None`` batch descent. ``optimizer`` is "sgd", "adam"
-    or any object with the fields of :class:`fastrna.SGD` or :class:`fastrna.Adam`. The cost of an
-    epoch is the mean, weighted as the examples are, of what its mini-batches cost before the
-    update each of them made. Training stops early at a cost of ``target_cost`` or less.
+    Parameters
+    ----------
+    net : object
+        A network, as above; its weights and biases are changed in place.
+    X, y, loss
+        As for `loss_and_gradient`.
+    optimizer : {"sgd", "adam"} or object, default "sgd"
+        A name, or any object with the fields of :class:`fastrna.SGD` or :class:`fastrna.Adam`.
+    batch_size : int or None, default 32
+        Examples a step: 1 is stochastic descent, None batch descent.
+    epochs : int, default 100
+        Passes over the examples at most.
+    target_cost : float, optional
+        Stop once an epoch's cost is at or below it.
+    shuffle : bool, default True
+        Whether each epoch visits the examples in a new order.
+    seed : int, optional
+        Seed of the order and of dropout; without one the order is a fresh one.
+    sample_weight : array_like (m,), optional
+        Weights of the examples; all 1 when None.
+    l1, l2 : float, default 0.0
+        Penalties, as for `loss_and_gradient`.
+    dropout : float, default 0.0
+        Rate at which activations of hidden layers are dropped, as by `dropout`.
+
+    Returns
+    -------
+    ndarray (epochs finished,)
+        The cost of each epoch: the mean, weighted as the examples are, of what its mini-batches
+        cost before the update each of them made.
 
     Raises
     ------
     ValueError
-        If a schedule is one that follows the cost instead of the epoch.
+        If a schedule is one that follows the cost instead of the epoch, or as for
+        `loss_and_gradient`.
 
     Examples
     --------

@@ -809,9 +809,9 @@ def train(
     sample_weight : array_like (m,), optional
         Weights of the examples, at least 0.
     class_weight : dict, "balanced" or None, default None
-        Weights by class, 1 for those that the dict does not name, where the output is softmax or one
-        sigmoid, step or sign; "balanced" is m / (classes that occur * count of the class), of the
-        examples given to the call. Of the validation cost too.
+        Weights by class, 1 for those that the dict does not name, where the output is softmax or
+        one sigmoid, step or sign; "balanced" is m / (classes that occur * count of the class), of
+        the examples given to the call. Of the validation cost too.
     l1, l2 : float, default 0.0
         Penalties ``l1 sum |W|`` and ``l2/2 sum W^2``, biases excluded.
     dropout : float, default 0.0

@@ -9,8 +9,13 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 #: Types of X that the kernels read as they stand.
 SOURCES = frozenset(
@@ -43,7 +48,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @functools.cache
-def _import(prefix: str, isa: str):
+def _import(prefix: str, isa: str) -> ModuleType:
     if isa == "amx" and prefix == "f64":
         isa = "avx512"  # that unit has no float64
     return importlib.import_module(f"fastrna.kernels.{prefix}_{isa}")
@@ -59,6 +64,10 @@ def _supported() -> tuple[str, ...]:
 @functools.cache
 def available() -> list[str]:
     """Variants that are built and that this machine can run, best first.
+
+    Returns
+    -------
+    list of str
 
     Examples
     --------
@@ -118,25 +127,35 @@ def isa() -> str:
 
 
 @functools.cache
-def load(dtype, isa_name: str | None = None):
+def load(dtype: DTypeLike, isa_name: str | None = None) -> ModuleType:
     """Return the compiled module for a float type.
 
     Parameters
     ----------
-    dtype : dtype
-        float32 or float64.
-    isa_name : str, optional
+    dtype : {"float32", "float64"} or dtype
+        Type of all arrays it computes with.
+    isa_name : {"amx", "avx512", "avx2", "baseline"}, optional
         The variant; by default the one in use, `isa`.
 
     Returns
     -------
     module
-        Its functions are those of `fastrna.reference`, its classes are in ``kernels.pyi``.
+        ``kernels.pyi`` tells its contents; the functions on arrays are those of the same names in
+        `fastrna.reference`.
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If the variant cannot run here or the type is another.
+    ImportError
+        As for `isa`, where no variant is given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrna import kernels
+    >>> kernels.load("float64").activation("relu", np.array([-1.0, 2.0]))
+    array([0., 2.])
     """
     dtype = np.dtype(dtype)
     if dtype not in _PREFIXES:
@@ -151,13 +170,28 @@ def thread_limit() -> int:
 
     OpenMP allows as many as there are processors, fewer under OMP_NUM_THREADS or threadpoolctl; the
     child of a fork gets one.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If FASTRNA_NUM_THREADS is not an integer from 1 to `MOST_THREADS`.
+
+    Examples
+    --------
+    >>> from fastrna import kernels
+    >>> kernels.thread_limit() >= 1
+    True
     """
     if _forked:
         return 1
     kernel = _import("f32", isa())
-    wanted = kernel.integer_in_environment(b"FASTRNA_NUM_THREADS")
+    wanted: int | None = kernel.integer_in_environment(b"FASTRNA_NUM_THREADS")
     if wanted is None:
-        return kernel.thread_limit()
+        return int(kernel.thread_limit())
     if not 1 <= wanted <= MOST_THREADS:
         raise ValueError(
             f"FASTRNA_NUM_THREADS is {os.environ.get('FASTRNA_NUM_THREADS')!r}; expected an "
@@ -179,8 +213,8 @@ class TeamChoice:
     LONG = 5e8
     _RAREST_TRIAL = 1024
 
-    def __init__(self):
-        self._cost = {}  # seconds an operation, by number of threads
+    def __init__(self) -> None:
+        self._cost: dict[int, float] = {}  # seconds an operation, by number of threads
         self._calls = 0
         self._next_trial = 4
 
