@@ -61,10 +61,8 @@ _AUTO = {"sigmoid": "log_loss", "softmax": "log_loss", "exp": "poisson"} | dict.
 LOSSES_OF_SOME = frozenset(["log_loss", "poisson", "perceptron"])
 _BLOCK_ELEMENTS = 1 << 18
 _MOST_PARAMETERS = 1 << 40
-_WEIGHTS = (
-    1e-30,
-    1e30,
-)  # within which the largest of the examples' may lie: sums are of the net's type
+#: Within which the largest weight of an example may lie: its cost times it is of the net's type.
+_WEIGHTS = (1e-20, 1e20)
 
 
 def known(value, name, names):

@@ -229,3 +229,53 @@ def test_threads_that_share_a_network(dtype):
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(differences, range(4))) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("m", [8, 15, 16, 100, 300])
+@pytest.mark.parametrize("sizes", [[8, 14, 2], [16, 5, 1], [32, 9, 3], [7, 4, 2], [64, 100, 10]])
+def test_the_same_row_over_and_over(sizes, m, weighted, dtype):
+    """A row that lies in memory once, with a stride of 0."""
+    net = fastrna.Network(sizes, "tanh", dtype=dtype, seed=0)
+    X = np.broadcast_to(np.linspace(-1, 1, sizes[0]).astype(dtype), (m, sizes[0]))
+    y = np.random.default_rng(0).normal(size=(m, sizes[-1])).astype(dtype)
+    weight = np.linspace(1, 2, m) if weighted else None
+    cost, gradient = net.loss_and_gradient(X, y, sample_weight=weight)
+    expected_cost, expected = net.loss_and_gradient(X.copy(), y, sample_weight=weight)
+    assert cost == pytest.approx(expected_cost, rel=1e-6)
+    tolerance = 10 * ELEMENTWISE[dtype] * np.abs(expected).max()
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("m", [1, 7, 15, 16, 17, 33, 203])
+def test_lanes_without_an_example_make_nothing_infinite(m, dtype):
+    """Examples far from 0, where exp would be infinite, and the layers before bring them back."""
+    net = fastrna.Network([2, 3, 1], hidden="exp", dtype=dtype, seed=0)
+    net.weights[0][:] = -1
+    net.biases[0][:] = 2000
+    X = np.full((m, 2), 1000, dtype) + np.random.default_rng(0).random((m, 2)).astype(dtype)
+    y = np.zeros((m, 1), dtype)
+    expected_cost, expected = reference.loss_and_gradient(net.copy("float64"), X, y)
+    cost, gradient = net.loss_and_gradient(X, y)
+    assert cost == pytest.approx(expected_cost, rel=1e-3)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-6 * np.abs(expected).max())
+    for batch_size in 2, 16, 32, None:
+        trained = net.copy()
+        fastrna.train(trained, X, y, optimizer=fastrna.SGD(1e-9), batch_size=batch_size, epochs=1)
+        np.testing.assert_allclose(trained.parameters, net.parameters, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [[5, 4, 2], [20, 100, 3]])
+@pytest.mark.parametrize("size", [1e-20, 1e20])
+def test_the_smallest_and_the_largest_weights(size, sizes, dtype):
+    net = fastrna.Network(sizes, "tanh", dtype=dtype, seed=0)
+    X = np.random.default_rng(0).normal(size=(40, sizes[0])).astype(dtype)
+    for error in 1e-3, 1e5:
+        y = net.predict(X) + np.asarray(error, dtype)
+        expected, gradient = net.loss_and_gradient(X, y)
+        cost, weighted = net.loss_and_gradient(X, y, sample_weight=np.full(40, size))
+        assert cost == pytest.approx(expected, rel=1e-4)
+        np.testing.assert_allclose(weighted, gradient, rtol=1e-3, atol=1e-6 * abs(gradient).max())
+        assert fastrna.Trainer(net.copy()).step(X, y, np.full(40, size)) == pytest.approx(
+            expected, rel=1e-4
+        )

@@ -458,3 +458,41 @@ def test_what_the_machine_can_do_is_measured(kernels, n_threads):
     assert 0 < kernels.fma_peak(1e-9, n_threads) < 1e15
     assert 0 < kernels.meeting_seconds(n_threads, 10) < 1
     assert 0 < kernels.rewriting_seconds(n_threads) < 1
+
+
+def test_adam_with_decays_near_one(kernels, dtype, rng):
+    """1 - beta keeps the digits that beta, as a float32, has lost."""
+    g = rng.normal(size=37).astype(dtype)
+    settings = 0.01, 1 - 1e-6, 1 - 1e-8, 1e-3, 1
+    found, expected = ([np.zeros(37, kind) for _ in range(3)] for kind in (dtype, float))
+    kernels.adam_update(*found, g, *settings)
+    reference.adam_update(*expected, g.astype(float), *settings)
+    for array, wide in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, wide, rtol=1e-5)
+
+
+def test_adam_with_an_epsilon_that_the_type_does_not_hold(kernels, dtype):
+    """Weights that never had a gradient stay where they are."""
+    w, m, v, g = (np.zeros(37, dtype) for _ in range(4))
+    w[:] = 3
+    kernels.adam_update(w, m, v, g, 0.1, 0.9, 0.999, 1e-320, 1)
+    assert (w == 3).all()
+    net = fastrna.Network([3, 6, 2], dtype=dtype, seed=0)
+    X, y = np.zeros((20, 3)), np.ones((20, 2))
+    fastrna.train(net, X, y, optimizer=fastrna.Adam(epsilon=1e-320), epochs=2)
+    assert np.isfinite(net.parameters).all()
+
+
+def test_the_cost_of_examples_without_weight(kernels, dtype, rng):
+    Z, Y = rng.normal(size=(2, 3, 4)).astype(dtype)
+    for function in kernels.cost_and_gradient, reference.cost_and_gradient:
+        J, dZ = function("squared_error", "identity", Z, Y, np.zeros(3))
+        assert J == 0 and (dZ == 0).all() and dZ.shape == (3, 4)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3)])
+def test_activations_of_nothing(kernels, dtype, shape):
+    Z = np.zeros(shape, dtype)
+    for name in "activation", "activation_derivative":
+        assert getattr(kernels, name)("tanh", Z).shape == shape
+    assert kernels.activation("softmax", Z).shape == shape

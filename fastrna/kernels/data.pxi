@@ -79,9 +79,12 @@ cdef inline void copy_row(const real *x,          # IN  (width,)
 
 
 cdef inline Py_ssize_t whole_rows(Py_ssize_t m, Py_ssize_t width, Py_ssize_t row) noexcept nogil:
-    """Of m rows, `row` numbers apart, those behind which there is as much as whole vectors read."""
+    """Of m rows, `row` numbers apart, those behind which there is as much as whole vectors read;
+    none where all are the same one, of which a product would think that they are packed."""
     cdef Py_ssize_t beyond = vectors_of(width) * LANES - width
-    if row <= 0:
+    if row == 0:
+        return 0
+    if row < 0:
         return m if beyond == 0 else 0
     return max(m - (beyond + row - 1) // row, 0)
 

@@ -56,6 +56,8 @@ def activation(activation, Z):
     name, parameter = named(activation)
     Z = np.asarray(Z)
     matching(dict(Z=(Z, Z.shape)))
+    if not Z.size:
+        return Z.copy()
     matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
     a = block_of(matrix)
     rows, stride = len(matrix), a.shape[1]
@@ -78,6 +80,8 @@ def activation_derivative(activation, Z):
                          "coupled; expected one of the other activations")
     Z = np.asarray(Z)
     matching(dict(Z=(Z, Z.shape)))
+    if not Z.size:
+        return Z.copy()
     matrix = Z.reshape(-1, Z.shape[Z.ndim - 1] if Z.ndim else 1)
     z, d = block_of(matrix), block_of(np.ones(matrix.shape, DTYPE))
     a = z.copy()
@@ -164,6 +168,8 @@ def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
     a, d = z.copy(), np.zeros_like(z)
     costs, totals, masses = (np.zeros(m + LANES, DTYPE) for _ in range(3))
     weights = np.ones(m) if sample_weight is None else np.array(sample_weight, np.float64)
+    total = weights.sum()
+    factor = 1 / total if total > 0 else 0.0
     if output_name != "softmax":
         activate(ACTIVATIONS[output_name], output_parameter, m, z.shape[1] // LANES, z.shape[1],
                  numbers(z), numbers(a))
@@ -171,8 +177,8 @@ def cost_and_gradient(loss, output, Z, Y, sample_weight=None):
                    z.shape[1], numbers(z), numbers(a), numbers(y), numbers(d), numbers(costs),
                    numbers(totals), numbers(masses))
     scale_rows(m, width, z.shape[1], numbers(d), <double *>cnp.PyArray_DATA(weights),
-               1 / weights.sum())
-    J = float(np.dot(costs[:m].astype(np.float64), weights) / weights.sum())
+               factor)
+    J = float(np.dot(costs[:m].astype(np.float64), weights) * factor)
     return J, np.ascontiguousarray(d[:m, :width])
 
 
@@ -238,7 +244,7 @@ def adam_update(w, m, v, g, double learning_rate, double beta_1, double beta_2, 
     cdef Update u
     u.optimizer = ADAM
     u.learning_rate = adam_rate(learning_rate, beta_1, beta_2, t)
-    u.momentum, u.beta_2, u.epsilon = <real>beta_1, <real>beta_2, <real>epsilon
+    set_decays(&u, beta_1, beta_2, epsilon)
     update_array(u, w, m, v, g)
 
 

@@ -162,8 +162,7 @@ cdef class Steps(Workspace):
         u.learning_rate = <real>rate
         if u.optimizer == ADAM:
             u.learning_rate = adam_rate(rate, self.momentum, self.beta_2, desk.step + 1)
-        u.momentum, u.beta_2 = <real>self.momentum, <real>self.beta_2
-        u.epsilon = <real>self.epsilon
+        set_decays(&u, self.momentum, self.beta_2, self.epsilon)
         u.l1 = <real>(self.l1 * factor if self.over_batch else self.l1)
         u.l2 = <real>(self.l2 * factor if self.over_batch else self.l2)
         u.penalised = u.l1 != 0 or u.l2 != 0

@@ -30,11 +30,11 @@ cdef Examples examples_of(Data data,
                           Py_ssize_t first, Py_ssize_t count,
                           real *gathered,          # scratch (count and LANES more, gathered_row)
                           Py_ssize_t gathered_row) noexcept nogil:
-    """`count` examples from place `first` of the order (or of the data where that is NULL), zeros
-    for the rest of a vector of them: what an output makes of old numbers might be infinite, and
-    infinity times a slope of 0 is not 0."""
+    """`count` examples from place `first` of the order (or of the data where that is NULL), the last
+    of them again for the rest of a vector: what a layer makes of old numbers, or of zeros, might be
+    infinite, and infinity times a slope of 0 is not 0."""
     cdef Examples examples
-    cdef Py_ssize_t s, j, lanes = vectors_of(count) * LANES
+    cdef Py_ssize_t s, i, lanes = vectors_of(count) * LANES
     examples.at = <const real *>(data.x + first * data.row_bytes)
     examples.row = data.row_bytes // <Py_ssize_t>sizeof(real)
     examples.in_place = 0
@@ -42,11 +42,8 @@ cdef Examples examples_of(Data data,
         examples.in_place = max(min(data.whole_x - first, lanes), 0) // LANES * LANES
     examples.gathered, examples.gathered_row = gathered, gathered_row
     for s in range(examples.in_place, lanes):
-        if s < count:
-            data.copy_input(order[first + s] if order != NULL else first + s, gathered)
-        else:
-            for j from 0 <= j < data.n_x by LANES:
-                store(gathered + j, splat(0))
+        i = first + min(s, count - 1)
+        data.copy_input(order[i] if order != NULL else i, gathered)
         gathered += gathered_row
     return examples
 

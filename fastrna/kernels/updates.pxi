@@ -8,6 +8,18 @@
 # Rejected: update inside the product's registers (saves a store and a load in L1, costs four
 # optimizers times every tile).
 
+cdef extern from *:
+    """
+    #include <float.h>
+    #if FASTRNA_BITS == 32
+    #define SMALLEST FLT_MIN
+    #else
+    #define SMALLEST DBL_MIN
+    #endif
+    """
+    const real SMALLEST  # normal number
+
+
 cdef enum Optimizer:
     NO_UPDATE, SGD, MOMENTUM, NESTEROV, ADAM
 
@@ -23,6 +35,8 @@ cdef struct Update:
     real learning_rate  # of this step; Adam's includes its bias corrections
     real momentum       # beta; Adam's beta_1
     real beta_2
+    real first_part     # 1 - beta_1 and 1 - beta_2, whose digits the rounded betas have lost
+    real second_part
     real epsilon
     real l1
     real l2
@@ -32,6 +46,15 @@ cdef inline real adam_rate(double learning_rate, double beta_1, double beta_2,
                            double t) noexcept nogil:
     """alpha sqrt(1 - beta_2^t) / (1 - beta_1^t): Adam's bias corrections as a rate."""
     return <real>(learning_rate * math_sqrt(1 - math_pow(beta_2, t)) / (1 - math_pow(beta_1, t)))
+
+
+cdef inline void set_decays(Update *u, double beta_1, double beta_2,
+                            double epsilon) noexcept nogil:
+    """How the moments decay, or the velocity, and Adam's epsilon: one that the type does not hold
+    would be 0, as what it is added to may be."""
+    u.momentum, u.beta_2 = <real>beta_1, <real>beta_2
+    u.first_part, u.second_part = <real>(1 - beta_1), <real>(1 - beta_2)
+    u.epsilon = max(<real>epsilon, SMALLEST)
 
 
 cdef struct Rule:
@@ -44,7 +67,7 @@ cdef inline Rule rule_of(const Update *u) noexcept nogil:
     r.rate, r.momentum = splat(u.learning_rate), splat(u.momentum)
     r.beta_2, r.epsilon = splat(u.beta_2), splat(u.epsilon)
     r.l1, r.l2, r.half_l2 = splat(u.l1), splat(u.l2), splat(u.l2 * <real>0.5)
-    r.first_part, r.second_part = splat(1 - u.momentum), splat(1 - u.beta_2)
+    r.first_part, r.second_part = splat(u.first_part), splat(u.second_part)
     return r
 
 
