@@ -112,6 +112,14 @@ def _demo(arguments: argparse.Namespace) -> int:
             check.path(file, option)
     if arguments.plot:
         require("matplotlib", "plot", "Pictures need matplotlib")
+        from matplotlib.figure import Figure
+
+        known = Figure().canvas.get_supported_filetypes()
+        if (kind := os.path.splitext(arguments.plot)[1][1:]) not in known:
+            raise ValueError(
+                f"--plot is {arguments.plot!r}, of kind {kind!r}; expected one of "
+                f"{', '.join(sorted(known))}."
+            )
     X_train, y_train, X_test, y_test = split(*load_digits(), seed=arguments.seed)
     scaler = fastrna.Scaler("minmax").fit(X_train)
     scaler.transform(X_train, out=X_train)

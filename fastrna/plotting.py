@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrna import validation as check
 from fastrna.extras import require
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "plot_weights",
 ]
 
+_MOST_CLASSES = 10000  # of a confusion matrix
 _LECTURE_RATES = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 1.01)
 _ACTIVATIONS = (
     "step",
@@ -247,8 +249,12 @@ def confusion_matrix(y: ArrayLike, predicted: ArrayLike) -> NDArray[np.int64]:
             "as of the other."
         )
     for name, classes in (("y", true), ("predicted", guessed)):
-        if classes.dtype.kind not in "iu" or (classes.size and classes.min() < 0):
+        if not classes.size:
+            continue
+        if classes.dtype.kind not in "iub" or classes.min() < 0:
             raise ValueError(f"{name} holds other things than classes; expected 0, 1, 2, ...")
+        if classes.max() >= _MOST_CLASSES:
+            raise ValueError(f"{name} has class {classes.max()}; expected below {_MOST_CLASSES}.")
     true, guessed = true.astype(np.int64), guessed.astype(np.int64)
     n = int(max(n, true.max(initial=-1) + 1, guessed.max(initial=-1) + 1))
     return np.bincount(true * n + guessed, minlength=n * n).reshape(n, n).astype(np.int64)
@@ -330,14 +336,15 @@ def plot_weights(net: Network, shape: tuple[int, int] = (8, 8), limit: int = 100
     >>> figure = plot_weights(fastrna.Network([64, 10, 10], seed=0))  # doctest: +SKIP
     """
     W = net.weights[0]
+    if np.shape(shape) != (2,):
+        raise ValueError(f"shape is {shape!r}; expected a pair, height and width.")
+    limit = check.integer(limit, "limit")
     if shape[0] * shape[1] != W.shape[0]:
         raise ValueError(
             f"shape is {shape}, which is {shape[0] * shape[1]} pixels; expected {W.shape[0]}, the "
             "inputs of the network."
         )
     n = min(limit, W.shape[1])
-    if n < 1:
-        raise ValueError(f"limit is {limit}; expected at least one neuron to draw.")
     figure, panels = _grid(n, columns=10, size=(0.7, 0.7))
     scale = np.abs(W[:, :n]).max()
     for panel, weights in zip(panels, W.T, strict=False):

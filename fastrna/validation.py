@@ -203,6 +203,8 @@ def path(value, name="path"):
     folder = os.path.dirname(os.path.abspath(text))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{name} is {text!r}, in a folder that does not exist.")
+    if os.path.isdir(text):
+        raise IsADirectoryError(f"{name} is {text!r}, a folder; expected the name of a file.")
     return text
 
 

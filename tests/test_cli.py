@@ -144,3 +144,15 @@ def test_demo_looks_at_where_to_write_before_it_trains(option, capsys):
     assert captured.err == (
         f"fastrna: {option} is '/no/such/folder/file', in a folder that does not exist.\n"
     )
+
+
+def test_demo_looks_at_what_to_write_before_it_trains(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    for arguments, message in (
+        (["--plot", str(tmp_path / "p.xyz")], "of kind 'xyz'; expected one of"),
+        (["--plot", str(tmp_path)], "a folder; expected the name of a file."),
+        (["--save", str(tmp_path)], "a folder; expected the name of a file."),
+    ):
+        assert main(["demo", *arguments]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == "" and message in captured.err

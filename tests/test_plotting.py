@@ -107,6 +107,8 @@ def test_activations():
 
 
 def test_activations_with_parameters():
+    net = fastrna.Network([1, 2, 1], hidden="elu")
+    assert plotting.plot_activations(net.activations).axes[0].get_title() == "elu(1)"
     figure = plotting.plot_activations([("elu", 0.5), "tanh"], limit=2)
     assert [ax.get_title() for ax in figure.axes] == ["elu(0.5)", "tanh"]
     render(figure)
@@ -152,6 +154,11 @@ def test_weights():
         (lambda: plotting.plot_activations(["tan"]), "'tan'"),
         (lambda: plotting.confusion_matrix([0, 1], [0]), r"\(2,\).*\(1,\).*as many of one"),
         (lambda: plotting.confusion_matrix([0.5], [0]), "y holds other things than classes"),
+        (lambda: plotting.confusion_matrix([10**12], [0]), "y has class 1000000000000; expected"),
+        (
+            lambda: plotting.plot_weights(fastrna.Network([4, 2]), shape=(4,)),
+            r"shape is \(4,\); expected a pair",
+        ),
         (lambda: plotting.confusion_matrix([0], [-1]), "predicted holds other things than classes"),
         (
             lambda: plotting.plot_weights(fastrna.Network([6, 2]), shape=(8, 8)),
@@ -159,7 +166,7 @@ def test_weights():
         ),
         (
             lambda: plotting.plot_weights(fastrna.Network([4, 2]), shape=(2, 2), limit=0),
-            "at least one neuron",
+            "limit is 0; expected an integer, at least 1",
         ),
     ],
 )

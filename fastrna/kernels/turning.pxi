@@ -30,9 +30,9 @@ cdef Examples examples_of(Data data,
                           Py_ssize_t first, Py_ssize_t count,
                           real *gathered,          # scratch (count and LANES more, gathered_row)
                           Py_ssize_t gathered_row) noexcept nogil:
-    """`count` examples from place `first` of the order (or of the data where that is NULL), the last
-    of them again for the rest of a vector: what a layer makes of old numbers, or of zeros, might be
-    infinite, and infinity times a slope of 0 is not 0."""
+    """`count` examples from place `first` of the order (or of the data where that is NULL), and the
+    last of them again for the rest of a vector: what a layer makes of old numbers, or of zeros,
+    might be infinite, and infinity times a slope of 0 is not 0."""
     cdef Examples examples
     cdef Py_ssize_t s, i, lanes = vectors_of(count) * LANES
     examples.at = <const real *>(data.x + first * data.row_bytes)
