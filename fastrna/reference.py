@@ -94,6 +94,11 @@ def _split(spec, known):
     return name, DEFAULTS.get(name) if parameter is None else parameter
 
 
+def _floats(Z):
+    Z = np.asarray(Z)
+    return Z if Z.dtype.kind == "f" else Z.astype(np.float64)
+
+
 def softmax(Z):
     """Turn each row into probabilities, ``exp(z_k) / sum_j exp(z_j)``.
 
@@ -101,12 +106,12 @@ def softmax(Z):
 
     Parameters
     ----------
-    Z : array_like of floats (m, n)
+    Z : array_like (m, n)
 
     Returns
     -------
     ndarray (m, n)
-        Of the dtype of Z; each row sums to 1.
+        Of the dtype of Z, float64 for integers; each row sums to 1.
 
     Examples
     --------
@@ -114,14 +119,14 @@ def softmax(Z):
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
-    Z = np.asarray(Z)
+    Z = _floats(Z)
     E = np.exp(Z - Z.max(axis=1, keepdims=True, initial=-np.inf))
     return E / E.sum(axis=1, keepdims=True)
 
 
 def _activate(spec, Z):
     name, parameter = _split(spec, OUTPUTS)
-    Z = np.asarray(Z)
+    Z = _floats(Z)
     A = softmax(Z) if name == "softmax" else ACTIVATIONS[name][0](Z, parameter)
     return np.asarray(A, dtype=Z.dtype)
 
@@ -133,12 +138,12 @@ def activation(activation, Z):
     ----------
     activation : str or (str, float)
         One of the names below; a slope not given is 0.1, an alpha 1.
-    Z : array_like of floats, any shape; (m, n) for softmax
+    Z : array_like, any shape; (m, n) for softmax
 
     Returns
     -------
     ndarray
-        Of the shape and dtype of Z.
+        Of the shape and dtype of Z; float64 for integers.
 
     Raises
     ------
@@ -182,12 +187,12 @@ def activation_derivative(activation, Z):
     ----------
     activation : str or (str, float)
         As for `activation`, but softmax.
-    Z : array_like of floats, any shape
+    Z : array_like, any shape
 
     Returns
     -------
     ndarray
-        Of the shape and dtype of Z.
+        Of the shape and dtype of Z; float64 for integers.
 
     Raises
     ------
@@ -200,7 +205,7 @@ def activation_derivative(activation, Z):
     array([1.])
     """
     name, parameter = _split(activation, ACTIVATIONS)
-    Z = np.asarray(Z)
+    Z = _floats(Z)
     return np.asarray(ACTIVATIONS[name][1](Z, parameter), dtype=Z.dtype)
 
 

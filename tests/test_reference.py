@@ -515,3 +515,15 @@ def test_target_cost_stops_training():
     costs = reference.train(net, X, y, epochs=1000, batch_size=None, target_cost=0.01)
     assert len(costs) < 1000
     assert costs[-1] <= 0.01 < costs[-2]
+
+
+@pytest.mark.parametrize("name", [*reference.ACTIVATIONS, "softmax"])
+def test_activations_of_integers(name):
+    """In float64: of the type of Z they would be cut off."""
+    Z = np.array([[-2, 0, 1], [3, 1, 2]])
+    expected = reference.activation(name, Z.astype(float))
+    np.testing.assert_array_equal(reference.activation(name, Z), expected)
+    np.testing.assert_array_equal(reference.activation(name, Z.tolist()), expected)
+    if name != "softmax":
+        expected = reference.activation_derivative(name, Z.astype(float))
+        np.testing.assert_array_equal(reference.activation_derivative(name, Z), expected)
