@@ -2,7 +2,8 @@
 
 Each module is the same Cython source compiled with its own flags; the package loads the best one
 the machine can run, so a wheel is fast everywhere and crashes nowhere. FASTRNA_OPENMP=0 builds
-without threads; otherwise OpenMP is used where the compiler has it.
+without threads; otherwise OpenMP is used where the compiler has it. FASTRNA_EMULATE=1 builds
+AVX-512 and AMX for the tests of a machine that has neither.
 """
 
 import os
@@ -35,6 +36,10 @@ if X86_64:
     # The matrix unit multiplies numbers of 16 bits, of which a float32 takes three (float64 is left
     # to the vector units). Compilers before GCC 11 and Clang 12 do not know it.
     VARIANTS["amx"] = VARIANTS["avx512"] + ["-mamx-tile", "-mamx-bf16"]
+EMULATED = os.environ.get("FASTRNA_EMULATE", "0") != "0"
+if X86_64 and EMULATED:  # for tests, where no processor has them: tests/emulation
+    VARIANTS["avx512"] = VARIANTS["avx2"] + ["-Itests/emulation", "-Wno-psabi"]
+    VARIANTS["amx"] = VARIANTS["avx512"] + ["-DFASTRNA_EMULATE_TILES"]
 MSVC_FLAGS = ["/O2", "/fp:contract"]
 
 # Programs that tell what a compiler knows.
@@ -107,7 +112,8 @@ def extensions():
             [f"fastrna/kernels/{prefix}_{variant}.pyx"],
             include_dirs=[numpy.get_include(), "fastrna/kernels"],
             define_macros=[("FASTRNA_BITS", bits),
-                           ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+                           ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+                           *[("FASTRNA_EMULATE", None)] * EMULATED],
             extra_compile_args=MATH_FLAGS + flags,
             depends=[str(path) for pattern in ("*.pxi", "*.h")
                      for path in Path("fastrna/kernels").glob(pattern)],

@@ -115,7 +115,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         from matplotlib.figure import Figure
 
         known = Figure().canvas.get_supported_filetypes()
-        if (kind := os.path.splitext(arguments.plot)[1][1:]) not in known:
+        kind = os.path.splitext(arguments.plot)[1][1:].lower()
+        if kind and kind not in known:  # without one matplotlib adds its own
             raise ValueError(
                 f"--plot is {arguments.plot!r}, of kind {kind!r}; expected one of "
                 f"{', '.join(sorted(known))}."

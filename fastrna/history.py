@@ -85,6 +85,13 @@ class History:
         """Time of each epoch's training, in seconds."""
         return self._column("seconds")
 
+    def _even(self) -> None:
+        """One entry an epoch, if an interrupt came between two columns."""
+        n = self.n_epochs
+        for name, column in self._columns.items():
+            if column or not name.startswith("validation"):
+                column.extend([math.nan] * (n - len(column)))
+
     @property
     def n_epochs(self) -> int:
         """Epochs finished."""

@@ -127,6 +127,7 @@ class Network:
         matched = check.cost("auto", output)
         self._quick_loss = None if matched[0] in check.LOSSES_OF_SOME else matched
         self._team_choice = kernels.TeamChoice()
+        self._checked = (None, None), None  # of the scaler, and what was made of it
         self._row = self._predictor.predict_one
 
     def _initialise(self, rng, init):
@@ -255,13 +256,17 @@ class Network:
 
     def _scaling(self):
         """Shift and scale of the inputs, as float64 arrays, or (None, None)."""
-        if self._scaler is None:
+        scaler = self._scaler
+        if scaler is None:
             return None, None
-        check.scaler(self._scaler, self._sizes[0])  # it may have been fitted anew
-        return tuple(
-            np.ascontiguousarray(part, np.float64)
-            for part in (self._scaler.shift_, self._scaler.scale_)
-        )
+        # It may have been fitted anew, or its arrays assigned.
+        given, scaling = self._checked
+        if given[0] is not scaler.shift_ or given[1] is not scaler.scale_:
+            check.scaler(scaler, self._sizes[0])
+            given = scaler.shift_, scaler.scale_
+            scaling = tuple(np.ascontiguousarray(part, np.float64) for part in given)
+            self._checked = given, scaling
+        return scaling
 
     def _check_parameters(self):
         if self._kernel.first_nonfinite(self._parameters) >= 0:
@@ -277,7 +282,9 @@ class Network:
         shift, scale = self._scaling()
         n_x, n_y = self._sizes[0], self._sizes[-1]
         if check.is_sparse(X):
-            (m, _), (indptr, indices, values) = check.sparse_inputs(X, n_x, self.dtype, name)
+            # Scaled before it is converted, as dense inputs are.
+            dtype = self.dtype if scale is None else np.dtype(np.float64)
+            (m, _), (indptr, indices, values) = check.sparse_inputs(X, n_x, dtype, name)
             if scale is not None:
                 if shift.any():
                     raise ValueError(

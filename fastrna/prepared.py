@@ -31,6 +31,8 @@ class Prepared(NamedTuple):
         if self.scaling[0] is None and network.scaler is None:
             return
         wanted = network._scaling()
+        if self.scaling is wanted:
+            return
         if not all(map(np.array_equal, self.scaling, wanted)):
             raise ValueError(
                 "data was prepared for inputs scaled in another way than by the network's scaler; "

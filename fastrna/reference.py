@@ -539,6 +539,7 @@ def adam_update(w, m, v, g, learning_rate, beta_1, beta_2, epsilon, t):
     >>> w.round(12)
     array([0.5])
     """
+    epsilon = max(epsilon, np.finfo(w.dtype).tiny)
     m *= beta_1
     m += (1 - beta_1) * g
     v *= beta_2

@@ -68,37 +68,45 @@ class Run:
             net = trainer.network
             self._held_out = X, y, Prepared(data, X, net, trainer.loss, net._scaling())
         self.history = History()
-        # The trainer's while the run lasts: a checkpoint is to know it.
-        self._best = trainer._best = trainer._best or Best()
+        # The trainer's while the run lasts, as a checkpoint is to know it; then again that of a run
+        # in one of whose callbacks this one is made.
+        resumed, trainer._resumed, self._outer = trainer._resumed, None, trainer._best
+        self._best = trainer._best = None if held_out is None else resumed or Best()
         self._progress = Progress(epochs, trainer.progress)
 
     def descend(self, prepared):
         """Go down by epochs of gradient descent, in as few calls of the engine as may be."""
         trainer, history = self._trainer, self.history
         between = trainer.callbacks or trainer.progress or self._held_out or trainer.checkpoint
-        if between or isinstance(trainer.optimizer.schedule, Adaptive):
-            self._descend_epoch_by_epoch(prepared)
-            return history
-        for done in range(0, self._epochs, _EPOCHS_A_CALL):
-            self._descend(prepared, min(self._epochs - done, _EPOCHS_A_CALL))
-            if history.stopped_by != "epochs":
-                break
-        return history
-
-    def _descend_epoch_by_epoch(self, prepared):
+        one_by_one = between or isinstance(trainer.optimizer.schedule, Adaptive)
         try:
-            for _ in range(self._epochs):
-                costs = self._descend(prepared, 1)
-                if not len(costs):
-                    break
-                self._trainer._adapt(costs[0])
-                if self._end_epoch():
-                    break
+            if one_by_one:
+                self._descend_epoch_by_epoch(prepared)
+            else:
+                self._descend_at_once(prepared)
         except KeyboardInterrupt:
-            self.history.stopped_by = "interrupt"
+            if not one_by_one:  # not in the engine, which would have told how far it came
+                raise
+            history.stopped_by = "interrupt"
         finally:
             self._close()
         self._restore()
+        return history
+
+    def _descend_at_once(self, prepared):
+        for done in range(0, self._epochs, _EPOCHS_A_CALL):
+            self._descend(prepared, min(self._epochs - done, _EPOCHS_A_CALL))
+            if self.history.stopped_by != "epochs":
+                break
+
+    def _descend_epoch_by_epoch(self, prepared):
+        for _ in range(self._epochs):
+            costs = self._descend(prepared, 1)
+            if not len(costs):
+                break
+            self._trainer._adapt(costs[0])
+            if self._end_epoch():
+                break
 
     def _descend(self, prepared, count):
         """Train so many epochs in one call of the engine; return the costs of those finished."""
@@ -156,7 +164,7 @@ class Run:
         if self._held_out is not None:
             watched = self._validate()
         patience = trainer.settings.patience
-        if patience is not None or self._held_out is not None:
+        if self._best is not None:
             self._best.see(watched, trainer.network)
         self._progress.show(history.n_epochs, cost)
         stop = any([_stops(callback(trainer, history)) for callback in trainer.callbacks])
@@ -165,7 +173,7 @@ class Run:
         if history.stopped_by == "epochs":
             if stop:
                 history.stopped_by = "callback"
-            elif patience is not None and self._best.epochs_since >= patience:
+            elif patience is not None and self._best and self._best.epochs_since >= patience:
                 history.stopped_by = "patience"
         return history.stopped_by != "epochs"
 
@@ -183,10 +191,13 @@ class Run:
 
     def _close(self):
         self._progress.close()
-        self._trainer._best = None
+        self._trainer._best = self._outer
+        self.history._even()
 
     def _restore(self):
         best = self._best
+        if best is None:
+            return
         # An interrupt may have come in the epoch after the best, of which the network has a part.
         passed = best.epochs_since or self.history.stopped_by == "interrupt"
         if passed and self._trainer.settings.restore_best and best.parameters is not None:

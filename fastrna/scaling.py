@@ -10,6 +10,7 @@ is float64 whatever the array's dtype.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -380,9 +381,15 @@ class Scaler:
         return out
 
 
+def is_masked(values: Any) -> bool:
+    """Whether it is an array with masked numbers, without importing `numpy.ma`."""
+    ma = sys.modules.get("numpy.ma")
+    return ma is not None and isinstance(values, ma.MaskedArray) and ma.is_masked(values)
+
+
 def _real_array(values: Any, name: str) -> NDArray[Any]:
     """Return `values` as an array of real numbers, without a copy where it is one."""
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+    if is_masked(values):
         raise ValueError(f"{name} has masked numbers; expected none, as {name}.filled(0).")
     try:
         array = np.asarray(values)

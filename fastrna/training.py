@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 Optimizer: TypeAlias = "SGD | Adam | LBFGS | str"
+_IN_USE = (
+    "The trainer is in use by another call, of another thread or of the one that a signal's "
+    "handler interrupted; expected one call at a time."
+)
 HeldOut: TypeAlias = "tuple[ArrayLike, ArrayLike] | float"
 
 
@@ -50,7 +54,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         each as it may be given.
     optimizer : SGD, Adam or LBFGS
         May be set between calls, as given: from its own learning rate on, with the velocity there
-        is where both have momentum, else without what another one remembers.
+        is where both have momentum, else without what another one remembers. A schedule counts all
+        epochs of the trainer.
     validation, callbacks
         As given; may be set between calls.
     n_epochs, n_steps : int
@@ -115,9 +120,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self.class_weight = class_weight
         self.validation = validation
         self._check_validation()
-        if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
-            raise TypeError(f"callbacks is {callbacks!r}; expected a list of callables.")
-        self.callbacks = list(callbacks)
+        self.callbacks = callbacks
         self.progress = progress
         self.checkpoint = check.optional(check.path, checkpoint, "checkpoint")
         self.n_epochs = 0
@@ -129,7 +132,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._last_finite = None
         self._begin_rates()
         self._begin_moments(0)
-        self._best = None  # of the run under way, or of the one that `set_state` put back
+        self._best = None  # of the run under way, where it validates
+        self._resumed = None  # of the one that `set_state` put back, for the next to go on with
         self._free = [True]  # empty while a call is under way
 
     def __getstate__(self):
@@ -166,6 +170,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     @optimizer.setter
     def optimizer(self, value: Optimizer) -> None:
         """Go on with another optimizer, or with other settings of the same."""
+        if not self._free:
+            raise RuntimeError(_IN_USE)
         before, self._optimizer = self._optimizer, optimizer_of(value)
         if self._optimizer.remembers != before.remembers:
             self._begin_moments(self.n_steps)
@@ -189,6 +195,18 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._steps_before = n_steps
         self._engine, self._engine_serves = None, (0,)  # the most rows so far, and what decides
         self._moments = (0, None, None)
+
+    @property
+    def callbacks(self) -> list[Callable[[Trainer, History], Any]]:
+        """What is called after each epoch."""
+        return self._callbacks
+
+    @callbacks.setter
+    def callbacks(self, value: Sequence[Callable[[Trainer, History], Any]]) -> None:
+        """Call others, from the next epoch on."""
+        if not isinstance(value, (list, tuple)) or not all(map(callable, value)):
+            raise TypeError(f"callbacks is {value!r}; expected a list of callables.")
+        self._callbacks = list(value)
 
     @property
     def learning_rate(self) -> float:
@@ -262,10 +280,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 # looks for signals: Ctrl-C would come between the taking and the note of it.
                 del self._free[0]
             except IndexError:
-                raise RuntimeError(
-                    "The trainer is in use by another call, of another thread or of the one that "
-                    "a signal's handler interrupted; expected one call at a time."
-                ) from None
+                raise RuntimeError(_IN_USE) from None
             taken = True
             costs, seconds, ending, last, error = self._engine_for(data, rows, rule).train(
                 net.parameters,
@@ -281,7 +296,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 l1=settings.l1,
                 l2=settings.l2,
                 over_batch=settings.l2_over_batch,
-                dropout_seed=self._seed,
+                # Other masks where the engine counts from 0 again.
+                dropout_seed=(self._seed + self._steps_before) % 2**64,
                 n_threads=kernels.team(settings.n_threads),
                 fewer=settings.n_threads is None,
             )
@@ -575,6 +591,9 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if isinstance(self.optimizer, LBFGS):
             self._check_dropout()
             twin = self._float64_twin()
+            if twin is not self:  # which takes numbers that this type does not hold
+                self._prepare(X, y, sample_weight)
+                self.network._blame(X)
             prepared = twin.prepare(X, y, sample_weight)
             return Run(self, epochs, held_out).minimise(twin, prepared)
         prepared = self.prepare(X, y, sample_weight)
@@ -609,7 +628,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         0
         """
         n_steps, first, second = self._take_moments()
-        weight = self.class_weight
+        weight, best = self.class_weight, self._best or self._resumed
         return {
             "optimizer": plain(self.optimizer),
             "loss": list(self.loss),
@@ -627,7 +646,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             "dropout_seed": self._seed,
             "first_moment": first,
             "second_moment": second,
-            "best": None if self._best is None else dataclasses.asdict(self._best),
+            "best": None if best is None else dataclasses.asdict(best),
             "random": self._rng.bit_generator.state,
         }
 
@@ -684,7 +703,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         self._learning_rate, self._lowest, self._stagnant = learning_rate, lowest, stagnant
         self._begin_moments(steps_before)
         self._moments = (n_steps, *moments)
-        self._last_finite, self._best = None, best
+        self._last_finite, self._resumed = None, best
 
     def _own(self, values, what):
         """Return numbers of a state, one a parameter, in an array of their own; None for None."""
@@ -727,6 +746,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         """
         from fastrna.persistence import save_trainer
 
+        self.network._scaling()  # what does not fit would be found when it is loaded
         save_trainer(self, path)
 
     @staticmethod

@@ -15,7 +15,7 @@ import os
 import numpy as np
 
 from fastrna import kernels
-from fastrna.scaling import Scaler
+from fastrna.scaling import Scaler, is_masked
 
 #: Activations and the default of their parameter; None where they take none.
 ACTIVATIONS = {
@@ -188,7 +188,12 @@ def parameters(values, n_parameters, dtype):
             f"parameters has shape {values.shape}; expected ({n_parameters},), all of the "
             "network's, or one number."
         )
-    within_range(values, dtype, "parameters")
+    if values.dtype.itemsize > dtype.itemsize:
+        with np.errstate(over="ignore"):
+            converted = values.astype(dtype)
+        if kernels.load(dtype).first_nonfinite(converted) >= 0:
+            within_range(values, dtype, "parameters")
+        return converted
     return values
 
 
@@ -280,7 +285,7 @@ def float_type(dtype):
 
 def numeric(array, name):
     """Return `array` as an ndarray of a real type the kernels read, uncopied where it is one."""
-    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+    if is_masked(array):
         raise ValueError(f"{name} has masked numbers; expected none, as {name}.filled(0).")
     try:
         array = np.asarray(array)
@@ -337,7 +342,8 @@ def within_range(array, dtype, name):
     array, most = numeric(array, name), np.finfo(dtype).max
     if array.dtype.kind != "f" or array.dtype.itemsize <= most.itemsize:
         return
-    for extreme in (array.argmax(), array.argmin()):
+    finite_ones = np.where(np.isfinite(array), array, 0)
+    for extreme in (finite_ones.argmax(), finite_ones.argmin()):
         where = np.unravel_index(extreme, array.shape)
         if abs(array[where]) > most:
             place = f" at {_place(where)}" if where else ""

@@ -53,8 +53,9 @@ def test_demo_saves_a_network_that_takes_raw_pixels(tmp_path, capsys, fewer_timi
 
 def test_demo_draws(tmp_path, capsys, fewer_timings):
     pytest.importorskip("matplotlib")
-    assert main(["demo", "--epochs", "2", "--plot", str(tmp_path / "demo.png")]) == 0
-    assert (tmp_path / "demo.png").read_bytes()[1:4] == b"PNG"
+    for name, drawn in (("demo.png", "demo.png"), ("demo.PNG", "demo.PNG"), ("other", "other.png")):
+        assert main(["demo", "--epochs", "2", "--plot", str(tmp_path / name)]) == 0
+        assert (tmp_path / drawn).read_bytes()[1:4] == b"PNG"
 
 
 def test_demo_asks_for_matplotlib_before_it_trains(monkeypatch, capsys):

@@ -279,3 +279,21 @@ def test_the_smallest_and_the_largest_weights(size, sizes, dtype):
         assert fastrna.Trainer(net.copy()).step(X, y, np.full(40, size)) == pytest.approx(
             expected, rel=1e-4
         )
+
+
+@pytest.mark.parametrize("sizes", [[5, 4, 2], [20, 100, 3]])
+def test_an_example_without_weight_takes_no_part(sizes, dtype):
+    """Were its cost infinite, or no number."""
+    net = fastrna.Network(sizes, "tanh", dtype=dtype, seed=0)
+    X = np.random.default_rng(0).normal(size=(40, sizes[0])).astype(dtype)
+    y = net.predict(X) + np.asarray(0.5, dtype)
+    weight = np.ones(40)
+    weight[[3, 17]] = 0
+    expected_cost, expected = net.loss_and_gradient(X, y, sample_weight=weight)
+    y[[3, 17]] = np.sqrt(np.finfo(dtype).max) * 10
+    cost, gradient = net.loss_and_gradient(X, y, sample_weight=weight)
+    assert cost == expected_cost
+    np.testing.assert_array_equal(gradient, expected)
+    trainer = fastrna.Trainer(net)
+    assert trainer.evaluate(trainer.prepare(X, y, weight)) == pytest.approx(expected_cost)
+    assert trainer.step(X, y, weight) == pytest.approx(expected_cost)

@@ -145,3 +145,12 @@ def test_a_callback_that_raises_what_stops_scipy(line):
     trainer = fastrna.Trainer(network(), optimizer="lbfgs", callbacks=[stop])
     with pytest.raises(StopIteration, match="mine"):
         trainer.run(*line, 5)
+
+
+def test_numbers_that_the_network_does_not_hold(line):
+    """Its costs are of float64, which does."""
+    X, y = line
+    for inputs, targets, word in ((X, np.full(80, 1e39), "y has"), (X * 1e39, y, "X has")):
+        net = network(dtype="float32")
+        with pytest.raises(ValueError, match=f"{word}.*beyond the range of float32"):
+            train(net, inputs, targets)

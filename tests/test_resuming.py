@@ -162,3 +162,63 @@ def test_a_state_is_the_trainers_own(problem):
     trainer.set_state(state)
     state["first_moment"][:] = 1e9
     assert np.abs(trainer.state()["first_moment"]).max() < 1e3
+
+
+def test_the_best_epoch_of_a_checkpoint_is_not_put_back_over_later_ones(rng, tmp_path):
+    """Where the examples to validate on are not given again."""
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    options = {"optimizer": fastrna.SGD(0.1, momentum=0.9), "seed": 1}
+    path = tmp_path / "checkpoint.npz"
+    fastrna.train(
+        network(), X, y, epochs=30, checkpoint=path, validation=(X[:9], -y[:9]), **options
+    )
+    nets = []
+    for callbacks in [], [lambda *_: None]:
+        trainer = fastrna.Trainer.load(path)
+        assert trainer.state()["best"] is not None
+        trainer.callbacks = callbacks
+        trainer.run(X, y, 20)
+        assert trainer.state()["best"] is None
+        trainer.run(X, y, 1)
+        nets.append(trainer.network.parameters)
+    np.testing.assert_array_equal(*nets)
+    with pytest.raises(TypeError, match="callbacks is 3; expected a list of callables"):
+        trainer.callbacks = 3
+
+
+def test_a_run_within_a_run_leaves_its_best_epoch(problem):
+    seen = []
+
+    def run_another(trainer, history):
+        if not seen:
+            seen.append(None)
+            trainer.run(*problem, 1)
+        seen.append(trainer.state()["best"]["cost"])
+
+    trainer = fastrna.Trainer(network(), validation=0.3, seed=0, callbacks=[run_another])
+    history = trainer.run(*problem, 3)
+    assert seen[-1] == history.validation_cost.min()
+
+
+def test_masks_go_on_where_the_optimizer_begins_anew(problem):
+    trainer = fastrna.Trainer(network(), optimizer=fastrna.SGD(0.1), dropout=0.5, seed=0)
+    start = trainer.network.parameters.copy()
+    updates = []
+    for _ in range(2):
+        trainer.network.parameters = start
+        trainer.step(*problem)
+        updates.append(trainer.network.parameters - start)
+        trainer.optimizer = "adam"
+        trainer.optimizer = fastrna.SGD(0.1)
+    assert not np.array_equal(*updates)
+
+
+def test_a_trainer_whose_scaler_does_not_fit_is_not_saved(problem, tmp_path):
+    net, path = network(), tmp_path / "trainer.npz"
+    net.scaler = fastrna.Scaler("max").fit(problem[0])
+    trainer = fastrna.Trainer(net)
+    trainer.save(path)
+    net.scaler.fit(problem[0][:, :2])
+    with pytest.raises(ValueError, match="scaler was fitted on 2 columns"):
+        trainer.save(path)
+    assert fastrna.Trainer.load(path).network.scaler.scale_.size == 3

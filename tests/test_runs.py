@@ -374,3 +374,37 @@ def test_an_interrupt_after_the_best_epoch_restores_it(problem):
     assert history.stopped_by == "interrupt" and history.validation_cost.argmin() == 1
     fastrna.train(held, *problem, validation=0.3, seed=0, epochs=2)
     np.testing.assert_array_equal(net.parameters, held.parameters)
+
+
+def test_an_interrupt_between_two_columns_leaves_one_entry_an_epoch(problem, monkeypatch):
+    extend, calls = fastrna.History._extend, []
+
+    def interrupted_extend(self, **entries):
+        calls.append(entries)
+        if len(calls) == 5:  # of the third epoch, whose cost is there
+            extend(self, cost=entries["cost"])
+            raise KeyboardInterrupt
+        extend(self, **entries)
+
+    monkeypatch.setattr(fastrna.History, "_extend", interrupted_extend)
+    seen = fastrna.train(network(), *problem, epochs=9, seed=0, validation=0.3)
+    columns = seen.cost, seen.seconds, seen.learning_rate, seen.validation_cost
+    assert [len(column) for column in columns] == [3] * 4
+    assert np.isfinite(seen.cost).all() and np.isnan(seen.validation_cost[2])
+
+
+@needs_alarm
+def test_an_optimizer_is_not_exchanged_under_way(rng):
+    X, y = rng.normal(size=(500, 32)), rng.normal(size=500)
+    trainer = fastrna.Trainer(network([32, 64, 1]), optimizer=fastrna.SGD(0.01), seed=0)
+
+    def exchange(*_):
+        trainer.optimizer = fastrna.Adam()
+
+    before = signal.signal(signal.SIGALRM, exchange)
+    try:
+        with pytest.raises(RuntimeError, match="The trainer is in use by another call"):
+            interrupted(trainer, lambda: trainer.run(X, y, epochs=10**7), signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert trainer.optimizer == fastrna.SGD(0.01)

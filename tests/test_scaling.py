@@ -1,6 +1,8 @@
 """The four scalings against their formulas, on awkward columns, dtypes and arrays on disk."""
 
 import pickle
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastrna
 from fastrna import Scaler
 from fastrna import scaling as scaling_module
 
@@ -341,3 +344,24 @@ def test_sparse_is_refused_where_it_would_be_filled():
         scaler.fit(sparse.csr_array(np.diag([1, np.nan, 1])))
     with pytest.raises(TypeError, match="X has dtype complex128"):
         scaler.fit(X.astype(complex))
+
+
+def test_sparse_inputs_are_scaled_before_they_are_converted():
+    sparse = pytest.importorskip("scipy.sparse")
+    X = np.array([[1e39, 0], [2e39, 1]])
+    net = fastrna.Network([2, 3, 1], seed=0)
+    net.scaler = Scaler("max").fit(X)
+    np.testing.assert_allclose(net.predict(sparse.csr_array(X)), net.predict(X), rtol=1e-6)
+
+
+def test_numpys_masked_arrays_are_not_imported_for_nothing():
+    code = (
+        "import sys, numpy\n"
+        "eager = 'numpy.ma' in sys.modules\n"
+        "import fastrna\n"
+        "net = fastrna.Network([2, 1])\n"
+        "net.predict(fastrna.Scaler('max').fit_transform([[1.0, 2.0]]))\n"
+        "assert eager or 'numpy.ma' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

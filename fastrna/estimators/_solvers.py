@@ -241,7 +241,7 @@ def _stochastic_trainer(model, n, random, incremental):
         )
         if goes_on:
             trainer.set_state(state | {"loss": loss})
-        else:
+        if not goes_on or not hasattr(model, "_schedule"):
             schedule = model.learning_rate if model.solver == "sgd" else "constant"
             model._schedule = schedule, model.learning_rate_init, model.power_t
     # The rest is what the optimizer was made with, as in scikit-learn: its schedule too.

@@ -265,7 +265,8 @@ cdef inline void scale_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride
                             real *d,                  # IN, OUT (rows, stride)
                             const double *weights,    # IN  (rows,) or NULL for ones
                             double factor) noexcept nogil:
-    """d_i = d_i * weight_i * factor: from the cost of an example to the mean over examples."""
+    """d_i = d_i * weight_i * factor: from the cost of an example to the mean over examples. One
+    without weight takes no part, were its cost infinite."""
     cdef Py_ssize_t i, j
     cdef real scale = <real>factor
     for i in range(rows):
@@ -273,4 +274,6 @@ cdef inline void scale_rows(Py_ssize_t rows, Py_ssize_t width, Py_ssize_t stride
             scale = <real>(weights[i] * factor)
         for j from 0 <= j < width by LANES:
             store(d + j, load(d + j) * scale)
+        if scale == 0:
+            memset(d, 0, width * sizeof(real))
         d += stride

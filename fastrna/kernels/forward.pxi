@@ -248,7 +248,8 @@ cdef void compare(const Net *net, const Desk *desk, bint weighted, Py_ssize_t lo
                desk.weights + lo if weighted else NULL, factor)
     if weighted:
         for s in range(lo, hi):
-            desk.costs[s] = <real>(desk.costs[s] * desk.weights[s])
+            desk.costs[s] = (<real>(desk.costs[s] * desk.weights[s])
+                             if desk.weights[s] != 0 else 0)
 
 
 cdef double add_costs(double total, const Desk *desk, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:

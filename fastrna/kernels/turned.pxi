@@ -261,20 +261,24 @@ cdef double compare_turned(const Turned *turned, Py_ssize_t rows, bint weighted,
     the last row."""
     cdef const TurnedLayer *last = &turned.layers[turned.n_layers - 1]
     cdef Py_ssize_t s, o, at
-    cdef vec c, total = splat(0), weight = splat(1), scale = splat(<real>factor)
+    cdef vec c, d, total = splat(0), weight = splat(1), scale = splat(<real>factor)
     for s from 0 <= s < rows by LANES:
         if last.activation == SOFTMAX:
             c = compare_softmax(turned.loss, last.n_out, turned.stride, last.z + s,
                                 turned.target + s, last.a + s, last.d + s)
         else:
             c = compare_units(turned, last, s)
-        if weighted:
+        if weighted:  # what has no weight takes no part, were it infinite
             weight = load(turned.weights + s)
             scale = weight * <real>factor
-        total = total + within(c * weight, rows, s, 0)
+            c = where_greater(weight, splat(0), c * weight, splat(0))
+        total = total + within(c, rows, s, 0)
         for o in range(last.n_out):
             at = o * turned.stride + s
-            store(last.d + at, within(load(last.d + at) * scale, rows, s, 0))
+            d = load(last.d + at) * scale
+            if weighted:
+                d = where_greater(weight, splat(0), d, splat(0))
+            store(last.d + at, within(d, rows, s, 0))
     return sum_of(total)
 
 
