@@ -13,7 +13,8 @@
 #include <string.h>
 
 #define __AVX512F__ 1
-#define EMULATED static inline __attribute__((always_inline))
+/* Not inlined: lane by lane they would take the compiler minutes. */
+#define EMULATED static __attribute__((noinline, unused))
 
 /* One body for each function and both types: `name`_ps and `name`_pd. */
 #define FOR_BOTH(BODY) \
@@ -93,14 +94,14 @@ FOR_BOTH(BODY)
 #define __AMX_BF16__ 1
 static __thread float emulated_tiles[8][16][16];
 
-static void emulated_load(int tile, const void *p, long stride) {
+EMULATED void emulated_load(int tile, const void *p, long stride) {
     for (int i = 0; i < 16; i++) memcpy(emulated_tiles[tile][i], (const char *)p + i * stride, 64);
 }
-static void emulated_store(int tile, void *p, long stride) {
+EMULATED void emulated_store(int tile, void *p, long stride) {
     for (int i = 0; i < 16; i++) memcpy((char *)p + i * stride, emulated_tiles[tile][i], 64);
 }
 /* The number of 16 bits in the lower or the upper half of a float32's place. */
-EMULATED float emulated_half(float pair, int upper) {
+static inline float emulated_half(float pair, int upper) {
     uint32_t bits;
     float x;
     memcpy(&bits, &pair, sizeof bits);
@@ -109,7 +110,7 @@ EMULATED float emulated_half(float pair, int upper) {
     return x;
 }
 /* C += A B. Even and odd steps of the depth have sums of their own, which are added to C together. */
-static void emulated_multiply(int c, int a, int b) {
+EMULATED void emulated_multiply(int c, int a, int b) {
     for (int i = 0; i < 16; i++) {
         float even[16] = {0}, odd[16] = {0};
         for (int k = 0; k < 16; k++) {
