@@ -117,7 +117,7 @@ class Scaler:
         """
         is_sparse = self._takes_sparse(X)
         if not is_sparse:
-            X = _real_array(X, "X")
+            X = real_array(X, "X")
         if X.ndim != 2:
             hint = " A single column is X.reshape(-1, 1)." if X.ndim == 1 else ""
             raise ValueError(
@@ -253,7 +253,7 @@ class Scaler:
                [ 0. ],
                [ 0.5]])
         """
-        X = X if self._takes_sparse(X) else _real_array(X, "X")
+        X = X if self._takes_sparse(X) else real_array(X, "X")
         return self.fit(X).transform(X, out)
 
     def state(self) -> dict[str, Any]:
@@ -308,8 +308,8 @@ class Scaler:
         if missing:
             raise ValueError(f"state lacks {', '.join(sorted(missing))}.")
         scaler = cls(state["kind"])
-        shift = np.array(_real_array(state["shift"], "shift"), dtype=np.float64)
-        scale = np.array(_real_array(state["scale"], "scale"), dtype=np.float64)
+        shift = np.array(real_array(state["shift"], "shift"), dtype=np.float64)
+        scale = np.array(real_array(state["scale"], "scale"), dtype=np.float64)
         if shift.ndim != 1 or shift.size == 0 or shift.shape != scale.shape:
             raise ValueError(
                 f"shift has shape {shift.shape} and scale has shape {scale.shape}, "
@@ -344,7 +344,7 @@ class Scaler:
     def _map(self, X: ArrayLike, out: NDArray[Any] | None, inverse: bool) -> NDArray[Any]:
         self._check_fitted()
         is_sparse = self._takes_sparse(X)
-        X = X.tocsr() if is_sparse else _real_array(X, "X")
+        X = X.tocsr() if is_sparse else real_array(X, "X")
         n_x = self.scale_.size
         if X.ndim not in (1, 2) or X.shape[-1] != n_x:
             raise ValueError(
@@ -381,22 +381,25 @@ class Scaler:
         return out
 
 
-def is_masked(values: Any) -> bool:
+def _is_masked(values: Any) -> bool:
     """Whether it is an array with masked numbers, without importing `numpy.ma`."""
     ma = sys.modules.get("numpy.ma")
     return ma is not None and isinstance(values, ma.MaskedArray) and ma.is_masked(values)
 
 
-def _real_array(values: Any, name: str) -> NDArray[Any]:
+def real_array(values: Any, name: str) -> NDArray[Any]:
     """Return `values` as an array of real numbers, without a copy where it is one."""
-    if is_masked(values):
+    if _is_masked(values):
         raise ValueError(f"{name} has masked numbers; expected none, as {name}.filled(0).")
     try:
         array = np.asarray(values)
     except ValueError:
         raise ValueError(f"{name} has rows of different lengths; expected a rectangle.") from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers.")
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; expected real numbers: a float, integer or boolean "
+            "type."
+        )
     return array
 
 

@@ -15,7 +15,7 @@ import os
 import numpy as np
 
 from fastrna import kernels
-from fastrna.scaling import Scaler, is_masked
+from fastrna.scaling import Scaler, real_array
 
 #: Activations and the default of their parameter; None where they take none.
 ACTIVATIONS = {
@@ -285,17 +285,8 @@ def float_type(dtype):
 
 def numeric(array, name):
     """Return `array` as an ndarray of a real type the kernels read, uncopied where it is one."""
-    if is_masked(array):
-        raise ValueError(f"{name} has masked numbers; expected none, as {name}.filled(0).")
-    try:
-        array = np.asarray(array)
-    except ValueError:
-        raise ValueError(f"{name} has rows of different lengths; expected a rectangle.") from None
+    array = real_array(array, name)
     dtype = array.dtype
-    if dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} has dtype {dtype}; expected real numbers: a float, integer or boolean type."
-        )
     if dtype not in kernels.SOURCES:
         return array.astype(np.float64)
     flags = array.flags
