@@ -429,7 +429,7 @@ def targets(y, m, n_y, output, dtype, name="y", X_name="X"):
 
 def _classes(y, n_y, name):
     with np.errstate(invalid="ignore"):
-        classes = y if y.dtype == np.int64 and y.flags.c_contiguous else y.astype(np.int64)
+        classes = y.astype(np.int64)  # of its own: a kernel writes where they say
     if y.dtype.kind == "f" and (classes != y).any():
         row = int(np.argmax(classes != y))
         raise ValueError(f"{name} has {y[row]} at row {row}; expected integer classes.")

@@ -718,3 +718,14 @@ def test_rows_of_a_part_are_named_as_they_came(X, y, words, seed):
     """Where a fraction of the examples is held out, X and y are checked before."""
     net = network()
     refuse(net, lambda: fastrna.train(net, X, y, validation=0.3, seed=seed), *words)
+
+
+def test_classes_that_change_after_they_were_checked():
+    net = network("softmax")
+    trainer = fastrna.Trainer(net, batch_size=2)
+    y = CLASSES.copy()
+    data, cost = trainer.prepare(GOOD_X, y), net.loss_and_gradient(GOOD_X, y)[0]
+    y[:] = 10**9
+    assert trainer.evaluate(data) == pytest.approx(cost)
+    trainer.epoch(data)
+    refuse(net, lambda: trainer.prepare(GOOD_X, y), "y has class 1000000000 at row 0")
