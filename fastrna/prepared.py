@@ -28,8 +28,6 @@ class Prepared(NamedTuple):
 
     def check_scaling(self, network: Network) -> None:
         """Raise unless a network scales its inputs as these are."""
-        if self.scaling[0] is None and network.scaler is None:
-            return
         wanted = network._scaling()
         if self.scaling is wanted:
             return

@@ -193,6 +193,8 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
     def _begin_moments(self, n_steps):
         """Begin without velocity or moments, after so many steps."""
         self._steps_before = n_steps
+        # The engine's own count begins at 0, and would drop the same units again.
+        self._dropout_seed = (self._seed + n_steps) % 2**64
         self._engine, self._engine_serves = None, (0,)  # the most rows so far, and what decides
         self._moments = (0, None, None)
 
@@ -266,14 +268,14 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
         Raises on divergence, for which X may be to blame, and what a signal's handler raises.
         """
-        net, optimizer, settings = self.network, self.optimizer, self.settings
+        optimizer, settings = self._optimizer, self.settings  # not by properties: epochs are short
         rule = optimizer.rule
         if rule == "none":
             raise TypeError("optimizer is LBFGS, which has no steps; expected SGD or Adam.")
         rows = min(batch_size or settings.batch_size or data.m, data.m)
         shuffle = settings.shuffle if shuffle is None else shuffle
         adam = rule == "adam"
-        before, taken = self.n_steps, False
+        taken = False
         try:
             try:
                 # Whoever comes meanwhile finds nothing there. Not by a call, after which Python
@@ -282,8 +284,10 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
             except IndexError:
                 raise RuntimeError(_IN_USE) from None
             taken = True
-            costs, seconds, ending, last, error = self._engine_for(data, rows, rule).train(
-                net.parameters,
+            engine = self._engine_for(data, rows, rule)
+            before = engine.n_steps
+            costs, seconds, ending, last, error = engine.train(
+                self._network.parameters,
                 data,
                 rows,
                 rates,
@@ -296,8 +300,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
                 l1=settings.l1,
                 l2=settings.l2,
                 over_batch=settings.l2_over_batch,
-                # Other masks where the engine counts from 0 again.
-                dropout_seed=(self._seed + self._steps_before) % 2**64,
+                dropout_seed=self._dropout_seed,
                 n_threads=kernels.team(settings.n_threads),
                 fewer=settings.n_threads is None,
             )
@@ -313,7 +316,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if ending == "divergence":
             # The parameters are those of before that epoch; the moments are not, nor finite.
             steps = -(-(data.m if order is None else len(order)) // rows)
-            self._begin_moments(before + len(costs) * steps)
+            self._begin_moments(self._steps_before + int(before) + len(costs) * steps)
             self.network._blame(X)
             self._raise_divergence(last)
         return costs, seconds, ending
@@ -330,7 +333,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         )
 
     def _rates(self, count):
-        schedule = self.optimizer.schedule
+        schedule = self._optimizer.schedule
         if schedule is None or isinstance(schedule, Adaptive):
             if self._even_rates is None or len(self._even_rates) != count:
                 self._even_rates = np.full(count, self._learning_rate, np.float64)
@@ -341,7 +344,7 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
 
     def _adapt(self, cost):
         """Cut the learning rate, where the schedule is adaptive, after an epoch."""
-        schedule = self.optimizer.schedule
+        schedule = self._optimizer.schedule
         if not isinstance(schedule, Adaptive):
             return
         if cost < self._lowest - schedule.tolerance:
@@ -451,9 +454,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         if not isinstance(prepared, Prepared):
             kind = type(prepared).__name__
             raise TypeError(f"data is of type {kind}; expected what Trainer.prepare returned.")
-        if prepared.network is not self.network or prepared.loss is not self.loss:
-            prepared.check_use(self.network, self.loss)
-        prepared.check_scaling(self.network)
+        net = self._network
+        if prepared.network is not net or prepared.loss is not self._loss:
+            prepared.check_use(net, self._loss)
+        if prepared.scaling[0] is not None or net._scaler is not None:
+            prepared.check_scaling(net)
         return prepared.data
 
     def step(self, X: Inputs, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
