@@ -11,7 +11,6 @@ from fastrna import validation as check
 from fastrna.history import Best, History, Progress
 from fastrna.lbfgs import minimise
 from fastrna.optimizers import Adaptive
-from fastrna.prepared import Prepared
 from fastrna.scores import score_of
 
 _EPOCHS_A_CALL = 1 << 16  # of the engine, which takes memory for each
@@ -63,10 +62,8 @@ class Run:
         self._trainer, self._epochs, self._held_out = trainer, epochs, held_out
         if held_out is not None:
             X, y = held_out
-            data = trainer._prepare(X, y, names=("validation X", "validation y"))
+            self._held_out = X, y, trainer._prepared(X, y, names=("validation X", "validation y"))
             trainer.network._blame(X, "validation X")  # now: the first score would come too late
-            net = trainer.network
-            self._held_out = X, y, Prepared(data, X, net, trainer.loss, net._scaling())
         self.history = History()
         # The trainer's while the run lasts, as a checkpoint is to know it; then again that of a run
         # in one of whose callbacks this one is made.

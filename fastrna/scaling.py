@@ -197,8 +197,7 @@ class Scaler:
         Parameters
         ----------
         X : array_like, shape (m, n_x) or (n_x,)
-            Scaled examples, or a single one. For "max" also a SciPy
-            sparse matrix.
+            Scaled examples, or a single one. For "max" also a SciPy sparse matrix.
         out : ndarray of float32 or float64, same shape, optional
             Where to write; may be X itself.
 

@@ -385,8 +385,11 @@ validation, patience, restore_best, callbacks, progress, checkpoint, n_threads
         >>> trainer.evaluate(trainer.prepare([[1.0]], [2.0]))
         2.0
         """
-        data = self._prepare(X, y, sample_weight)
-        return Prepared(data, X, self.network, self.loss, self.network._scaling())
+        return self._prepared(X, y, sample_weight)
+
+    def _prepared(self, X, y, sample_weight=None, names=("X", "y")):
+        data, net = self._prepare(X, y, sample_weight, names), self.network
+        return Prepared(data, X, net, self.loss, net._scaling())
 
     def _prepare(self, X, y, sample_weight=None, names=("X", "y")):
         self.network._check_parameters()

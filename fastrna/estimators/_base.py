@@ -210,7 +210,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         before, monitor = dict(vars(self)), None
         try:
             monitor = Monitor(self, X, y, sample_weight, incremental=incremental)
-            X, targets, weights, held_out, random = self._examples(
+            X, targets, weights, held_out, random = self._make_ready(
                 X, y, sample_weight, validation_data, incremental
             )
             with monitor:
@@ -232,7 +232,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, ABC):
         vars(self).clear()
         vars(self).update(theirs | before)
 
-    def _examples(self, X, y, sample_weight, validation_data, incremental):
+    def _make_ready(self, X, y, sample_weight, validation_data, incremental):
         """Check everything and make the network, where there is none to go on with.
 
         Returns X, targets and weights as `Trainer.prepare` takes them, the examples held out and
